@@ -1,0 +1,56 @@
+"""Everything that nnc raises on purpose.
+
+    NncError
+    +-- ConfigError         a spec, a mask or an argument is wrong        (also a ValueError)
+    +-- ModelError          the model is not one that nnc can work on     (also a TypeError)
+    +-- MissingFramework    the framework's extra is not installed        (also an ImportError)
+    +-- TraceError          the model did not run on the example inputs   (also a RuntimeError)
+    +-- SpeedupError        the small model is not what the plan promised (also a RuntimeError)
+    +-- StorageError        a saved folder cannot be read or written      (also an OSError)
+
+A message says where, what was given, what is allowed and what to do; `nearest` adds the closest match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class NncError(Exception):
+    """The root: `except nnc.NncError` catches everything that nnc raises on purpose."""
+
+
+class ConfigError(NncError, ValueError):
+    """A spec, a mask or an argument is wrong. Nothing has been touched."""
+
+
+class ModelError(NncError, TypeError):
+    """The model is of no known framework, not built yet, or on another backend."""
+
+
+class MissingFramework(NncError, ImportError):
+    """The framework is not installed; the message names the extra that brings it."""
+
+
+class TraceError(NncError, RuntimeError):
+    """The model failed on the example inputs; the message names the user's source line."""
+
+
+class SpeedupError(NncError, RuntimeError):
+    """The small model does not compute what the masked model does; the user's model is untouched."""
+
+
+class StorageError(NncError, OSError):
+    """A folder is missing, truncated, or was not written by `nnc.save`."""
+
+
+class NothingRemoved(UserWarning):
+    """ModelSpeedup found nothing that can leave; the message says why."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `"; nearest: 'conv1'"` for the known word closest to `word`, or `""` where none is close."""
+    words = {candidate.lower(): candidate for candidate in known}
+    close = get_close_matches(word.lower(), words, n=1, cutoff=0.5)
+    return f"; nearest: {words[close[0]]!r}" if close else ""

@@ -1,0 +1,117 @@
+"""The one small graph that every framework is traced to.
+
+A `Tensor` is a value with a shape, a `Node` an operation of a neutral kind, a `Graph` what one forward pass did. Parameters stand
+in it in the canonical orientation `(out, in, *kernel)`, whatever the framework stores, so that the same network gives the same
+graph, and so the same plan, everywhere. Two adapters that speak of one convolution:
+
+    torch   aten.convolution(x, w, b)      Node("conv", (x, w, b), channel_axis=1)
+    Keras   Conv2D, then BiasAdd           Node("conv", (x, w), channel_axis=3), Node("binary", (y, b))
+
+`KINDS` below is the whole vocabulary. An operation that fits none of them is "unknown": it pins everything that it touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+#: kind -> (inputs, attributes). Axes are non-negative; `None` stands for an input that is absent.
+KINDS: Mapping[str, str] = {
+    "identity": "(x): the same numbers, as dropout in inference, a cast or a copy",
+    "pointwise": "(x): one function of each element; `evaluate(x)` computes it",
+    "binary": "(a, b): elementwise with broadcasting; function: add, sub, mul, div or other; `evaluate(a, b)` computes it",
+    "linear": "(x, weight, bias or None): x (..., in), weight (out, in)",
+    "conv": "(x, weight, bias or None): weight (out, in / groups, *kernel); channel_axis, groups, padded, transposed",
+    "matmul": "(a, b): (..., n, k) times (..., k, m), leading axes broadcast",
+    "batch_norm": "(x, weight, bias, mean, variance): weight and bias may be None; channel_axis, epsilon",
+    "layer_norm": "(x, weight, bias): both may be None; axes",
+    "pool": "(x): axes (spatial), function: max or average, padded: True where zeros are counted in",
+    "reduce": "(x): axes, keepdims, function: sum, mean or other",
+    "along": "(x): mixes the elements along `axes` and keeps the shape, as softmax, cumsum, sort or roll",
+    "reshape": "(x): row-major; also flatten, squeeze and unsqueeze; sizes: the sizes as the user's code gave them",
+    "transpose": "(x): permutation",
+    "expand": "(x): broadcast to the output's shape",
+    "repeat": "(x): repeats whole axes: each counts[a] times, as tile (torch: repeat)",
+    "concat": "(*xs): axis",
+    "stack": "(*xs): axis, the new one",
+    "slice": "(x): axis, index: integer vector; output = take(x, index, axis). Split and chunk are one slice an output",
+    "select": "(x): axis; one index of it is taken and the axis is gone",
+    "pad": "(x): axes that grow, value",
+    "embedding": "(indices, weight): weight (rows, width); output (*indices, width)",
+    "unknown": "(*xs): pins every axis of everything that it reads and writes",
+}
+
+
+@dataclass(eq=False, slots=True)
+class Tensor:
+    """A value in the graph.
+
+    `name` is the path of a parameter (`"block.conv1.weight"`), else `""`. `data()` reads a parameter's or a constant's numbers,
+    in this tensor's (canonical) shape; it is None for values that depend on the input.
+    """
+
+    shape: Shape
+    role: Literal["value", "input", "parameter", "constant"] = "value"
+    name: str = ""
+    floating: bool = True
+    trainable: bool = False
+    data: Callable[[], Array] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the user's code asked for an operation: `function` is the qualified name of the method that holds the line."""
+
+    file: str
+    line: int
+    function: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One operation. `op` is the framework's own name of it, `layer` the path of the layer that ran it ("" is the model itself)."""
+
+    kind: str
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    op: str = ""
+    layer: str = ""
+    source: Source | None = None
+    evaluate: Callable[..., Array] | None = None
+
+    @property
+    def place(self) -> str:
+        """The operation for a reader: `aten.cumsum in block.mixer (net.py:23)`."""
+        where = f" in {self.layer}" if self.layer else ""
+        return f"{self.op or self.kind}{where}" + (f" ({self.source})" if self.source else "")
+
+
+@dataclass(eq=False, slots=True)
+class Graph:
+    """What one forward pass did, in the order in which it did it."""
+
+    nodes: list[Node] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return the parameters that the pass read, by path, in the order of their first use."""
+        read = (t for node in self.nodes for t in node.inputs if t is not None and t.role == "parameter")
+        return {tensor.name: tensor for tensor in read}
+
+
+def constant(value: Any) -> Tensor:
+    """Return a tensor for a number, or an array, that stands in the user's code."""
+    array = np.asarray(value)
+    return Tensor(array.shape, "constant", floating=array.dtype.kind == "f", data=lambda: array)

@@ -1,0 +1,155 @@
+"""A Plan says what leaves, and what follows from it: plain data, frozen, printable, serialisable.
+
+    conv1 channels [3, 7] leave: conv1.weight axis 0, conv1.bias axis 0; therefore conv2.weight axis 1
+
+Axes are those of the canonical orientation, so one plan fits the same network in every framework, and `nnc.load` can apply it to
+a freshly built model. Indices are kept per factor ("heads [2, 5]" of 12 x 64), never as flat lists; flat indices are derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nnc.graph.ir import Array, Shape
+
+
+@dataclass(frozen=True)
+class Member:
+    """Indices that leave one axis of one parameter.
+
+    The axis holds, from `start` on, `outer * size * inner` indices, read as a block `(outer, size, inner)`; `removed` are indices
+    into `size`. 12 heads of 64 are (1, 12, 64); the 64 positions within each head are (12, 64, 1).
+    """
+
+    tensor: str
+    axis: int
+    start: int
+    outer: int
+    size: int
+    inner: int
+    removed: tuple[int, ...]
+
+    def clear(self, keep: Array) -> None:
+        """Set what leaves to False in `keep`, a boolean vector over the whole axis."""
+        block = keep[self.start : self.start + self.outer * self.size * self.inner]
+        block.reshape(self.outer, self.size, self.inner)[:, list(self.removed)] = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Indices that can only leave together, over all the axes that hold them; the first member names the group."""
+
+    members: tuple[Member, ...]
+
+    def __str__(self) -> str:
+        first, *rest = self.members
+        lines = [f"{_axis_name(first)} {list(first.removed)} of {first.size} leave"]
+        lines += [f"  therefore {_axis_name(member)} {list(member.removed)} of {member.size}" for member in rest]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A number that follows from an axis and is held by a layer: `groups` of a grouped convolution, say."""
+
+    layer: str
+    attribute: str
+    old: int
+    new: int
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """A reshape whose result changes.
+
+    `old` and `new` are the sizes as the user's code gives them (-1 included); `function` and `line` find the call in the user's
+    class: the line counts from the first line of the function. `rewrite` says that the code gives the size as a literal, so that
+    the call was rewritten in the small model.
+    """
+
+    layer: str
+    op: str
+    function: str
+    line: int
+    old: tuple[int, ...]
+    new: tuple[int, ...]
+    rewrite: bool = False
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Masked channels that stay, and why: `count` indices of the axis that `where` names."""
+
+    where: str
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What leaves, what changes with it, and what had to stay.
+
+    `biases` are the layers that are given a bias because a constant is folded into them and they have none.
+    """
+
+    groups: tuple[Group, ...] = ()
+    sizes: tuple[Size, ...] = ()
+    reshapes: tuple[Reshape, ...] = ()
+    biases: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
+
+    def axes(self) -> dict[tuple[str, int], list[Member]]:
+        """Return the members by the parameter axis that they cut: `{("conv1.weight", 0): [...]}`."""
+        found: dict[tuple[str, int], list[Member]] = {}
+        for group in self.groups:
+            for member in group.members:
+                found.setdefault((member.tensor, member.axis), []).append(member)
+        return found
+
+    def kept_indices(self, shapes: Mapping[str, Shape]) -> dict[str, dict[int, Array]]:
+        """Return the indices that stay, `{"conv1.weight": {0: array([0, 1, ...])}}`, given the parameters' canonical shapes.
+
+        Raises KeyError for a parameter of the plan that `shapes` lacks.
+        """
+        result: dict[str, dict[int, Array]] = {}
+        for (tensor, axis), members in self.axes().items():
+            keep = np.ones(shapes[tensor][axis], bool)
+            for member in members:
+                member.clear(keep)
+            result.setdefault(tensor, {})[axis] = np.flatnonzero(keep)
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain lists and dicts, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """Return the plan that `to_dict` wrote. Raises KeyError or TypeError where `data` is something else."""
+        return cls(
+            groups=tuple(Group(tuple(Member(**{**m, "removed": tuple(m["removed"])}) for m in g["members"])) for g in data["groups"]),
+            sizes=tuple(Size(**size) for size in data["sizes"]),
+            reshapes=tuple(Reshape(**{**r, "old": tuple(r["old"]), "new": tuple(r["new"])}) for r in data["reshapes"]),
+            biases=tuple(data["biases"]),
+            kept=tuple(Kept(**kept) for kept in data["kept"]),
+        )
+
+    def __str__(self) -> str:
+        lines = [str(group) for group in self.groups]
+        lines += [f"{size.layer}.{size.attribute}: {size.old} -> {size.new}" for size in self.sizes]
+        lines += [f"{r.layer or 'model'}: {r.op} {list(r.old)} -> {list(r.new)}" for r in self.reshapes]
+        lines += [f"{layer}: a constant is folded into a new bias" for layer in self.biases]
+        lines += [f"kept: {kept.count} of {kept.where}: {kept.reason}" for kept in self.kept]
+        return "\n".join(lines) or "nothing leaves"
+
+
+def _axis_name(member: Member) -> str:
+    """Name an axis for a reader: conv1 output channels, conv2 input channels, bn1.weight axis 0."""
+    layer, _, parameter = member.tensor.rpartition(".")
+    role = {("weight", 0): "output channels", ("weight", 1): "input channels", ("bias", 0): "bias"}
+    name = role.get((parameter, member.axis))
+    return f"{layer or 'model'} {name}" if name else f"{member.tensor} axis {member.axis}"

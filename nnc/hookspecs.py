@@ -1,0 +1,43 @@
+"""The hooks through which plug-ins register: the built-in ones and a third party's alike.
+
+A plug-in is a module named by an entry point in the group `nnc`. It must be cheap to import: a framework is imported only
+inside `load`, never with the plug-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from nnc.adapter import Adapter
+    from nnc.algorithm import Pruner
+
+hookspec = pluggy.HookspecMarker("nnc")
+hookimpl = pluggy.HookimplMarker("nnc")
+
+
+@hookspec
+def nnc_register_adapters(register: Callable[..., None]) -> None:
+    """Call `register(framework, recognises=..., load=..., extra=...)` for each framework.
+
+    `recognises(model) -> bool` must look frameworks up in `sys.modules` only; `load() -> type[Adapter]` may import them;
+    `extra` is the name of nnc-toolkit's extra that installs the framework.
+    """
+
+
+@hookspec
+def nnc_register_algorithms(register: Callable[[type[Pruner]], None]) -> None:
+    """Call `register(MyPruner)` for each algorithm class; its `name` is what a config_list calls it."""
+
+
+@hookspec
+def nnc_register_demos(register: Callable[..., None]) -> None:
+    """Call `register(framework, load=...)`; `load() -> nnc.demo.Demo` gives the small network of `nnc demo` on that framework."""
+
+
+@hookspec
+def nnc_register_examples(register: Callable[[str, Callable[[], Any]], None]) -> None:
+    """Call `register(framework, build)`; `build() -> (model, example_inputs)` gives the small network of `nnc.testing`'s contracts."""
