@@ -1,0 +1,42 @@
+# `make demo` and `make test` are all that a newcomer needs; both build the environment in .venv on their first run.
+PYTHON ?= python3
+BIN := .venv/bin
+ENVIRONMENT := .venv/.built
+
+# On a busy machine, OpenMP threads that spin while they wait slow training down several times.
+export OMP_WAIT_POLICY ?= passive
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: demo test test-slow check bench clean
+
+demo: $(ENVIRONMENT)
+	$(BIN)/nnc demo
+
+test: $(ENVIRONMENT)
+	$(BIN)/python -m pytest -q
+
+test-slow: $(ENVIRONMENT)
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(ENVIRONMENT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(ENVIRONMENT) build/peers
+	PYTHONPATH=build/peers $(BIN)/python benchmarks/speedup_vs_torch_pruning.py
+
+clean:
+	rm -rf .venv build
+
+# The constraints pin torch to a version whose CPU wheel plain pip finds; an open range pulls gigabytes of CUDA packages.
+$(ENVIRONMENT): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,tensorflow,dev]'
+	touch $@
+
+# What the benchmarks compare with stays out of the environment.
+build/peers: constraints.txt | $(ENVIRONMENT)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $@ -c constraints.txt torch-pruning
+	touch $@
