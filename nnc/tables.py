@@ -1,0 +1,73 @@
+"""How nnc's results look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from nnc.report import Report
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table whose first column names the row and whose others are numbers, aligned to the right."""
+    result = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        result.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def report_table(report: Report) -> RenderableType:
+    """Return the report's table, and under it the conditions, the difference, and what had to stay."""
+    columns = ("", "before", "after", "after / before")
+    return Group(table("", columns, report_rows(report)), *report_notes(report))
+
+
+def report_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Return (name, before, after, ratio), each number with its unit."""
+    before, after, latency = report.before, report.after, report.latency
+    return [
+        ("parameters", f"{before.parameters:,}", f"{after.parameters:,}", ratio(before.parameters, after.parameters)),
+        ("size", f"{kibibytes(before.bytes)}", f"{kibibytes(after.bytes)}", ratio(before.bytes, after.bytes)),
+        ("MACs per sample", f"{before.macs:,}", f"{after.macs:,}", ratio(before.macs, after.macs)),
+        ("latency", milliseconds(latency.before), milliseconds(latency.after), ratio(latency.before, latency.after)),
+    ]
+
+
+def report_notes(report: Report) -> list[str]:
+    """Return what a reader must know besides the numbers."""
+    notes = [f"latency: {report.latency.conditions}"]
+    if report.difference is not None:
+        notes.append(f"difference between masked and small model: {report.difference:.1e} of the largest output")
+    if report.plan:
+        notes += [f"kept: {kept.count} of {kept.where}: {kept.reason}" for kept in report.plan.kept]
+        notes += [f"rewritten: {reshape.function}: {reshape.old} -> {reshape.new}" for reshape in report.plan.reshapes if reshape.rewrite]
+    return notes
+
+
+def as_text(renderable: RenderableType, width: int = 100) -> str:
+    """Return what rich would print, without colours."""
+    console = Console(width=width, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(renderable, highlight=False, markup=False)
+    return capture.get().rstrip()
+
+
+def ratio(before: float, after: float) -> str:
+    """Return `after / before` to two digits."""
+    return f"{after / before:.2f}" if before else "-"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time in ms."""
+    return f"{1000 * seconds:.2f} ms"
+
+
+def kibibytes(size: int) -> str:
+    """Return a size in KiB."""
+    return f"{size / 1024:,.0f} KiB"
