@@ -15,6 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnc.graph.ir import Graph, Source
 
 
 class NncError(Exception):
@@ -34,7 +38,15 @@ class MissingFramework(NncError, ImportError):
 
 
 class TraceError(NncError, RuntimeError):
-    """The model failed on the example inputs; the message names the user's source line."""
+    """The model failed on the example inputs; the message names the user's source line.
+
+    `graph` holds what was recorded up to the failure (None where the framework cannot tell), `source` the user's line that failed.
+    """
+
+    def __init__(self, message: str, graph: Graph | None = None, source: Source | None = None) -> None:
+        super().__init__(message)
+        self.graph = graph
+        self.source = source
 
 
 class SpeedupError(NncError, RuntimeError):

@@ -66,9 +66,8 @@ class Size:
 class Reshape:
     """A reshape whose result changes.
 
-    `old` and `new` are the sizes as the user's code gives them (-1 included); `function` and `line` find the call in the user's
-    class: the line counts from the first line of the function. `rewrite` says that the code gives the size as a literal, so that
-    the call was rewritten in the small model.
+    `old` and `new` are the sizes as the user's code gives them (-1 included); `function` and `line` say where. `rewrite` says that
+    the code hard-codes the size, so that the call had to be rewritten in the small model.
     """
 
     layer: str

@@ -1,0 +1,234 @@
+"""Graph + masks -> Plan: what can leave exactly, what follows from it, and what must stay and why.
+
+Two analyses meet here. Labels (coupling) say which indices can only leave together; values say where an index is read as zero or as a
+constant. A class of labels leaves when nothing pins it and every operation that sums over it is safe without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnc.graph.contractions import Contraction, contractions
+from nnc.graph.ir import Array, Graph, Node, Shape, Tensor
+from nnc.graph.labels import Factor, Labels, solve
+from nnc.graph.plan import Group, Kept, Member, Plan, Reshape, Size
+from nnc.graph.rules import constrain
+from nnc.graph.values import Values, analyse, weighted
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """A plan, with what carries it out and checks it.
+
+    `folds` are addends of full size, by bias path. `shapes` gives, per node of the graph, the shapes that its outputs must have
+    in the small model. `emptied` are axes of which everything was masked, so that one index was kept.
+    """
+
+    plan: Plan
+    folds: dict[str, Array]
+    shapes: list[tuple[Shape, ...]]
+    emptied: tuple[str, ...]
+
+
+@dataclass
+class _State:
+    """What the steps below share: the solved labels, the values, and why each class stays (index into `why`, -1: it leaves)."""
+
+    graph: Graph
+    labels: Labels
+    values: Values
+    bindings: list[tuple[Tensor, int, Factor]]
+    why: list[str]
+    stays: Array
+
+
+def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]]) -> Propagation:
+    """Return what follows from `masks` ({layer: {parameter: boolean array in canonical shape}}) for a traced graph.
+
+    Raises ValueError where a node's shapes contradict its kind (an adapter's mistake).
+    """
+    flat = {".".join(filter(None, (layer, name))): mask for layer, given in masks.items() for name, mask in given.items()}
+    labels = solve(constrain(graph))
+    state = _State(graph, labels, analyse(graph, flat), bindings(graph, labels), list(labels.reasons), labels.pin.copy())
+    summed = list(contractions(graph, state.values))
+    _stay_unless_offered(state)
+    _stay_unless_safe(state, summed)
+    emptied = _keep_one(state)
+    folds = _folds(state, summed)
+    dead = state.stays < 0
+    parameters = graph.parameters()
+    plan = Plan(
+        groups=tuple(_groups(state, dead)),
+        sizes=tuple(_sizes(labels, dead)),
+        reshapes=tuple(_reshapes(state, dead)),
+        biases=tuple(sorted(path.rpartition(".")[0] for path in folds if path not in parameters)),
+        kept=tuple(_kept(state, flat)),
+    )
+    shapes = [tuple(_new_shape(tensor, labels, dead) for tensor in node.outputs) for node in graph.nodes]
+    return Propagation(plan, folds, shapes, emptied)
+
+
+def bindings(graph: Graph, labels: Labels) -> list[tuple[Tensor, int, Factor]]:
+    """Return every factor of every axis of every parameter, in the order of the parameters' first use."""
+    return [
+        (tensor, number, factor)
+        for tensor in graph.parameters().values()
+        for number, axis in enumerate(labels.axes[tensor])
+        for factor in labels.of(axis)
+    ]
+
+
+def _stay(state: _State, classes: Array, reason: str) -> None:
+    """Give classes that were leaving a reason to stay."""
+    fresh = classes[state.stays[classes] < 0]
+    if len(fresh):
+        state.stays[fresh] = len(state.why)
+        state.why.append(reason)
+
+
+def _stay_unless_offered(state: _State) -> None:
+    """Offer only classes that some parameter holds, and of an axis only its outermost factor that is free.
+
+    Heads leave, the positions within each head do not: those are tied to numbers in the user's code (a head's size, a scale).
+    """
+    held = np.zeros(len(state.stays), bool)
+    free: dict[tuple[Tensor, int, int], Factor] = {}
+    for tensor, axis, factor in state.bindings:
+        classes = state.labels.classes(factor)
+        held[classes] = True
+        if state.labels.pinned[classes].all():
+            continue
+        outermost = free.setdefault((tensor, axis, factor.start), factor)
+        if outermost is not factor:
+            _stay(state, classes, f"it lies within each of {outermost.size} blocks, which leave whole")
+    _stay(state, np.flatnonzero(~held), "no parameter holds it")
+
+
+def _stay_unless_safe(state: _State, summed: list[Contraction]) -> None:
+    """Keep every class that some operation still needs, and every class that none sums over."""
+    reached = np.zeros(len(state.stays), bool)
+    for contraction in summed:
+        axis = state.labels.axes[contraction.tensor][contraction.axis]
+        for factor in state.labels.of(axis):
+            classes = state.labels.classes(factor)
+            reached[classes] = True
+            unsafe = ~_along(factor, contraction.safe)
+            if unsafe.any():
+                _stay(state, classes[unsafe], contraction.reason)
+    _stay(state, np.flatnonzero(~reached), "nothing sums over it")
+
+
+def _along(factor: Factor, vector: Array) -> Array:
+    """Reduce a boolean vector over an axis to one value per label of a factor: True where all of its indices are."""
+    block = vector[factor.start : factor.start + factor.outer * factor.size * factor.inner]
+    result: Array = block.reshape(factor.outer, factor.size, factor.inner).all(axis=(0, 2))
+    return result
+
+
+def _keep_one(state: _State) -> tuple[str, ...]:
+    """Let the first index of a factor stay where all would leave: a layer is never emptied."""
+    emptied = []
+    for tensor, axis, factor in state.bindings:
+        classes = state.labels.classes(factor)
+        if (state.stays[classes] < 0).all():
+            _stay(state, classes[:1], "it is the last one")
+            emptied.append(f"{tensor.name} axis {axis}")
+    return tuple(emptied)
+
+
+def _folds(state: _State, summed: list[Contraction]) -> dict[str, Array]:
+    """Return what is added to each bias for the constants that leave.
+
+    A layer that is called twice must read the same constants both times; where it does not, those classes stay.
+    """
+    constants: dict[str, tuple[Contraction, Array]] = {}
+    for contraction in summed:
+        weight = contraction.tensor
+        if weight.role != "parameter" or contraction.node.kind not in ("linear", "conv"):
+            continue
+        groups = contraction.node.attrs.get("groups", 1)
+        mine = np.zeros((groups, weight.shape[1])) if contraction.constant is None else contraction.constant
+        first, seen = constants.setdefault(weight.name, (contraction, mine))
+        if first is not contraction and (seen != mine).any():
+            differs = (seen != mine).any(axis=0)
+            for factor in state.labels.of(state.labels.axes[weight][1]):
+                _stay(state, state.labels.classes(factor)[~_along(factor, ~differs)], f"{weight.name} is used twice, on different constants")
+    folds = {}
+    for name, (contraction, constant) in constants.items():
+        addend = _addend(state, contraction, constant)
+        if addend is not None:
+            folds[name.removesuffix("weight") + "bias"] = addend
+    return folds
+
+
+def _addend(state: _State, contraction: Contraction, constant: Array) -> Array | None:
+    """Return weight times the constants of the indices that leave, `(out,)`, or None where these are all zero."""
+    weight = contraction.tensor
+    leaves = ~state.labels.keep(state.labels.axes[weight][1], state.stays < 0)
+    leaving = np.where(leaves, constant, 0.0)  # (groups, in / groups)
+    if not leaving.any():
+        return None
+    return weighted(state.values.numbers(weight), leaving, len(leaving))
+
+
+def _groups(state: _State, dead: Array) -> Iterator[Group]:
+    """Yield the classes that leave, those together that the same parameters hold."""
+    random = np.random.default_rng(0).integers(1, 2**62, size=len(state.bindings))
+    signature = np.zeros(len(dead), np.int64)
+    for key, (_, _, factor) in zip(random, state.bindings, strict=True):
+        signature[np.unique(state.labels.classes(factor))] ^= key
+    members: dict[int, list[Member]] = {}
+    for tensor, axis, factor in state.bindings:
+        classes = state.labels.classes(factor)
+        for group in np.unique(signature[classes[dead[classes]]]):
+            removed = np.flatnonzero(dead[classes] & (signature[classes] == group))
+            member = Member(tensor.name, axis, factor.start, factor.outer, factor.size, factor.inner, tuple(removed.tolist()))
+            members.setdefault(int(group), []).append(member)
+    for found in members.values():
+        yield Group(tuple(found))
+
+
+def _sizes(labels: Labels, dead: Array) -> Iterator[Size]:
+    """Yield the numbers held by layers that follow from an axis that shrinks."""
+    for bound in dict.fromkeys(labels.axes.bounds):
+        old, new = labels.axes.sizes[bound.axis], int(labels.keep(bound.axis, dead).sum())
+        if old != new:
+            yield Size(bound.layer, bound.attribute, old, new)
+
+
+def _reshapes(state: _State, dead: Array) -> Iterator[Reshape]:
+    """Yield the reshapes whose sizes, as the user's code gives them, change."""
+    for node in state.graph.nodes:
+        if node.kind == "reshape" and "sizes" in node.attrs:
+            old = tuple(node.attrs["sizes"])
+            new = new_sizes(node, _new_shape(node.outputs[0], state.labels, dead))
+            if new != old:
+                source = node.source
+                yield Reshape(node.layer, node.op, source.function if source else "", source.line if source else 0, old, new)
+
+
+def new_sizes(node: Node, shape: Shape) -> tuple[int, ...]:
+    """Return the sizes to give a reshape for its result to have `shape`: -1 stays, and so does what did not change."""
+    old = tuple(node.attrs["sizes"])
+    if len(old) != len(shape):
+        return old
+    return tuple(size if size == -1 else new for size, new in zip(old, shape, strict=True))
+
+
+def _new_shape(tensor: Tensor, labels: Labels, dead: Array) -> Shape:
+    return tuple(int(labels.keep(axis, dead).sum()) for axis in labels.axes[tensor])
+
+
+def _kept(state: _State, masks: Mapping[str, Array]) -> Iterator[Kept]:
+    """Yield, per masked parameter axis and reason, how many wholly masked slices stay."""
+    for tensor, axis, factor in state.bindings:
+        mask = masks.get(tensor.name)
+        if mask is None or mask.ndim < 2:
+            continue
+        masked = _along(factor, ~mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        reasons = state.stays[state.labels.classes(factor)][masked]
+        for number, count in zip(*np.unique(reasons[reasons >= 0], return_counts=True), strict=True):
+            yield Kept(f"{tensor.name} axis {axis}", int(count), state.why[number])

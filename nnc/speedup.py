@@ -1,0 +1,169 @@
+"""ModelSpeedup: from a model and masks to a model that is really smaller and computes the same.
+
+Trace the masked model, propagate, cut a copy, trace the small model, compare: first the shape of every operation's result with what the
+plan says, then the outputs. A size that the user's code hard-codes shows in that comparison, and is rewritten in that one method.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnc.adapter import Adapter, Masks, Trace
+from nnc.errors import ConfigError, NothingRemoved, SpeedupError, TraceError
+from nnc.graph.ir import Array, Graph, Node, Shape
+from nnc.graph.plan import Plan, Reshape
+from nnc.graph.propagate import Propagation, new_sizes, propagate
+from nnc.masks import normalise
+from nnc.registry import adapter_for
+
+if TYPE_CHECKING:
+    from nnc.report import Report
+
+#: The largest relative difference between masked and small outputs that rounding explains, by the width of the outputs' floats.
+TOLERANCE = {8: 1e-9, 4: 1e-4, 2: 3e-2}
+
+
+class ModelSpeedup:
+    """Makes a small model that computes what the masked one does.
+
+    `masks` are `{layer name: {"weight": array, "bias": array}}` of zeros and ones, as a pruner's `compress()` returns them; None takes
+    those that the model is seen through now. `plan` says what left, `difference` how far the outputs moved, relative to the largest.
+    """
+
+    def __init__(self, model: Any, example_inputs: Any, masks: Any = None) -> None:
+        self._adapter = adapter_for(model)
+        self._inputs = example_inputs
+        self.masks: Masks = self._adapter.masks() if masks is None else normalise(masks, self._adapter.layers())
+        if not self.masks:
+            raise ConfigError("masks: none are given and the model has none; run a pruner's compress() first, or pass masks=")
+        self.plan = Plan()
+        self.difference: float | None = None
+        self.model: Any = None
+
+    def speedup_model(self) -> Any:
+        """Return the small model, a new object of the same class; the user's model stays as it is.
+
+        Warns `NothingRemoved` where nothing can leave, and says why. Raises `TraceError` where the model does not run on the
+        example inputs, `SpeedupError` where the small model is not what the plan promised.
+        """
+        with _unmasked(self._adapter):
+            trace = self._adapter.trace(self._inputs, self.masks)
+            found = _propagated(trace.graph, self.masks)
+            small = self._adapter.shrink(found.plan, self.masks, found.folds)
+        self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found)
+        self.difference = _compare(trace.outputs, outputs)
+        _warn(self.plan, found.emptied)
+        self.model = small
+        return small
+
+    def report(self) -> Report:
+        """Return the user's model and the small one side by side. Call `speedup_model()` first."""
+        from nnc.report import report
+
+        if self.model is None:
+            raise ConfigError("report(): there is no small model yet; call speedup_model() first")
+        return report(self._adapter.model, self.model, self._inputs, plan=self.plan, difference=self.difference)
+
+
+@contextmanager
+def _unmasked(adapter: Adapter) -> Iterator[None]:
+    """Take the model's own masks off, and put them back whatever happens."""
+    masks = adapter.masks()
+    if masks:
+        adapter.set_masks({})
+    try:
+        yield
+    finally:
+        if masks:
+            adapter.set_masks(masks)
+
+
+def _propagated(graph: Graph, masks: Masks) -> Propagation:
+    try:
+        return propagate(graph, masks)
+    except ValueError as error:
+        raise SpeedupError(f"the model's graph could not be read: {error}. This is a mistake in nnc; please report it.") from error
+
+
+def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation) -> tuple[Plan, tuple[Array, ...]]:
+    """Trace the small model until every shape is the plan's; rewrite one hard-coded reshape each time it is not."""
+    plan = found.plan
+    while True:
+        trace, error = _attempt(adapter, inputs)
+        wrong = _first_wrong(graph, trace.graph, found.shapes, complete=error is None)
+        if wrong is None and error is None:
+            adapter.remember((*adapter.plans()[:-1], plan))
+            return plan, trace.outputs
+        reshape = _to_rewrite(plan, graph.nodes[wrong] if wrong is not None else None, found.shapes[wrong or 0], error)
+        adapter.rewrite(reshape)
+        plan = replace(plan, reshapes=tuple(replace(r, rewrite=True) if r is reshape else r for r in plan.reshapes))
+
+
+def _attempt(adapter: Adapter, inputs: Any) -> tuple[Trace, TraceError | None]:
+    """Trace the small model; where it fails, return what was recorded up to there."""
+    try:
+        return adapter.trace(inputs, {}), None
+    except TraceError as error:
+        return Trace(error.graph or Graph(), ()), error
+
+
+def _first_wrong(graph: Graph, small: Graph, shapes: Sequence[tuple[Shape, ...]], complete: bool) -> int | None:
+    """Return the first node of the small model whose kind or shape is not the plan's, or at which it stopped."""
+    for number, (expected, node, wanted) in enumerate(zip(graph.nodes, small.nodes, shapes, strict=False)):
+        if node.kind != expected.kind or tuple(tensor.shape for tensor in node.outputs) != wanted:
+            return number
+    if small.nodes and len(small.nodes) < len(graph.nodes):
+        return len(small.nodes)
+    if complete and len(small.nodes) != len(graph.nodes):
+        raise SpeedupError(f"the small model ran {len(small.nodes)} operations, the masked one {len(graph.nodes)}: its control flow depends on a size")
+    return None
+
+
+def _to_rewrite(plan: Plan, node: Node | None, shapes: tuple[Shape, ...], error: TraceError | None) -> Reshape:
+    """Return the reshape of the plan at which the small model went wrong. Raises `SpeedupError` where it is none."""
+    waiting = [reshape for reshape in plan.reshapes if not reshape.rewrite]
+    for reshape in waiting:
+        if node is not None and node.kind == "reshape" and _describes(reshape, node, shapes):
+            return reshape
+        if node is None and error is not None and error.source is not None and reshape.line == error.source.line:
+            return reshape
+    if node is None:
+        raise SpeedupError(f"the small model does not run: {error}") from error
+    raise SpeedupError(f"{node.place} does not give the shape {list(shapes[0])} in the small model: a size is fixed there") from error
+
+
+def _describes(reshape: Reshape, node: Node, shapes: tuple[Shape, ...]) -> bool:
+    line = node.source.line if node.source else 0
+    return (reshape.layer, reshape.op, reshape.line) == (node.layer, node.op, line) and reshape.new == new_sizes(node, shapes[0])
+
+
+def _compare(masked: Sequence[Array], small: Sequence[Array]) -> float:
+    """Return the largest difference relative to the largest output. Raises `SpeedupError` where rounding cannot explain it."""
+    worst = 0.0
+    for number, (a, b) in enumerate(zip(masked, small, strict=True)):
+        if a.shape != b.shape:
+            raise SpeedupError(f"output {number} of the small model has the shape {b.shape} instead of {a.shape}")
+        if a.dtype.kind != "f" or not a.size:
+            continue
+        scale = float(np.abs(a).max()) or 1.0
+        difference = float(np.abs(a.astype(np.float64) - b).max()) / scale
+        allowed = TOLERANCE[a.dtype.itemsize]
+        if not difference <= allowed:
+            raise SpeedupError(f"output {number} of the small model differs from the masked model's by {difference:.2g} (relative); at most {allowed:.0e} is rounding")
+        worst = max(worst, difference)
+    return worst
+
+
+def _warn(plan: Plan, emptied: Sequence[str]) -> None:
+    for axis in emptied:
+        warnings.warn(f"everything along {axis} was masked; one index is kept", UserWarning, stacklevel=4)
+    if not plan.groups:
+        reasons = "; ".join(f"{kept.count} of {kept.where}: {kept.reason}" for kept in plan.kept)
+        why = reasons or "no output channel, and no input channel of a layer, is masked as a whole"
+        warnings.warn(f"ModelSpeedup removed nothing. {why}", NothingRemoved, stacklevel=4)
