@@ -1,0 +1,112 @@
+"""A hard-coded size is replaced in the user's own method, and nothing else changes."""
+
+import functools
+
+import pytest
+
+from nnc.errors import SpeedupError
+from nnc.graph.plan import Reshape
+from nnc.resize import resized
+
+
+class Recorder:
+    """Stands for a tensor: `view` and `reshape` return the sizes that they were given."""
+
+    def view(self, *sizes):
+        return sizes
+
+    def reshape(self, sizes):
+        return sizes
+
+
+class Base:
+    def scale(self):
+        return 2
+
+
+class Net(Base):
+    size = 7
+
+    def literal(self, x):
+        return x.view(-1, 4 * 4 * 50)
+
+    def listed(self, x):
+        return x.reshape([-1, 800])
+
+    def computed(self, x):
+        n = 16 * 50
+        return x.view(x.size, n) if self.size is None else x.view(-1, n)
+
+    def inherited(self, x):
+        return super().scale(), x.view(-1, 800)
+
+    def twice(self, x):
+        first = x.view(-1, 800)
+        second = x.view(-1, 800)
+        return first, second
+
+    @functools.lru_cache  # noqa: B019
+    def decorated(self, x):
+        return x.view(-1, 800)
+
+
+def change(function, line_of: str, **changes):
+    import inspect
+
+    lines, first = inspect.getsourcelines(function)
+    line = first + next(number for number, text in enumerate(lines) if line_of in text)
+    return Reshape(**({"layer": "", "op": "view", "function": "Net.f", "line": line, "old": (-1, 800), "new": (-1, 400)} | changes))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("literal", (-1, 400)), ("listed", [-1, 400]), ("inherited", (2, (-1, 400)))])
+def test_the_literal_is_replaced(name, expected):
+    function = getattr(Net, name)
+
+    assert resized(function, change(function, "800" if name != "literal" else "50"))(Net(), Recorder()) == expected
+    assert getattr(Net(), name)(Recorder()) != expected
+
+
+def test_a_variable_at_the_call_is_replaced_there_only():
+    new = resized(Net.computed, change(Net.computed, "x.size, n"))
+
+    assert new(Net(), Recorder()) == (-1, 400)
+
+
+def test_of_two_like_calls_the_one_on_the_line_is_meant():
+    new = resized(Net.twice, change(Net.twice, "second ="))
+
+    assert new(Net(), Recorder()) == ((-1, 800), (-1, 400))
+
+
+def test_a_second_change_keeps_the_first():
+    first = resized(Net.twice, change(Net.twice, "first ="))
+    both = resized(first, change(Net.twice, "second =", new=(-1, 200)))
+
+    assert both(Net(), Recorder()) == ((-1, 400), (-1, 200))
+
+
+def test_without_a_line_two_like_calls_are_refused():
+    with pytest.raises(SpeedupError, match=r"2 calls in Net.twice have these sizes"):
+        resized(Net.twice, change(Net.twice, "def", line=0))
+
+
+def test_a_decorator_is_kept():
+    new = resized(Net.decorated, change(Net.decorated, "return"))
+
+    assert new(Net(), Recorder()) == (-1, 400)
+    assert hasattr(new, "cache_info")
+
+
+def test_a_traceback_still_points_to_the_users_line():
+    new = resized(Net.literal, change(Net.literal, "50"))
+
+    assert new.__code__.co_filename == __file__
+    assert new.__code__.co_firstlineno == Net.literal.__code__.co_firstlineno
+
+
+def test_code_without_source_is_refused_with_what_to_write():
+    scope = {}
+    exec("def forward(self, x):\n    return x.view(-1, 800)", scope)
+
+    with pytest.raises(SpeedupError, match="source of forward is not available.*Write -1 there"):
+        resized(scope["forward"], Reshape("", "view", "forward", 2, (-1, 800), (-1, 400)))
