@@ -145,3 +145,8 @@ class Adapter(Protocol):
     def blueprint(self) -> dict[str, Any] | None:
         """Return plain data from which `rebuild` makes the model's architecture in a fresh process, or None where there is none."""
         ...
+
+    @staticmethod
+    def rebuild(blueprint: Mapping[str, Any]) -> Any:
+        """Return the model, with numbers of no meaning, whose adapter gave `blueprint`. Raises `StorageError` where it cannot be read."""
+        ...

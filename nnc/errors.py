@@ -14,7 +14,7 @@ A message says where, what was given, what is allowed and what to do; `nearest` 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ class NothingRemoved(UserWarning):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `"; nearest: 'conv1'"` for the known word closest to `word`, or `""` where none is close."""
-    words = {candidate.lower(): candidate for candidate in known}
-    close = get_close_matches(word.lower(), words, n=1, cutoff=0.5)
-    return f"; nearest: {words[close[0]]!r}" if close else ""
+    """Return `"; nearest: 'conv1'"` for the known word closest to `word`, the first of equals, or `""` where none is close."""
+
+    def likeness(candidate: str) -> float:
+        return SequenceMatcher(None, candidate.lower(), word.lower()).ratio()
+
+    best = max(known, key=likeness, default="")
+    return f"; nearest: {best!r}" if likeness(best) >= 0.5 else ""

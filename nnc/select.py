@@ -1,0 +1,132 @@
+"""Which entry of a config_list governs which layer.
+
+    selected = (op_names + op_partial_names + op_names_re) and op_types, without the exclude_... keys
+
+Entries apply in order and a later one overrides an earlier one, as in NNI 2.10: the LAST entry that names a layer governs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from nnc.adapter import Layer
+from nnc.errors import ConfigError, nearest
+from nnc_schemas import PruneSpec
+
+Words = Sequence[str] | None
+
+_LIST = "`nnc layers` lists them all."
+#: Keras's class names for the neutral types, so that a config_list written for one framework serves the other.
+ALIASES: Mapping[str, str] = {
+    "Dense": "Linear",
+    "Conv2D": "Conv2d",
+    "Conv3D": "Conv3d",
+    "Conv1DTranspose": "ConvTranspose1d",
+    "Conv2DTranspose": "ConvTranspose2d",
+    "Conv3DTranspose": "ConvTranspose3d",
+    "DepthwiseConv2D": "DepthwiseConv2d",
+    "LayerNormalization": "LayerNorm",
+}
+
+
+def resolve(specs: Sequence[PruneSpec], layers: Sequence[Layer]) -> dict[str, int]:
+    """Return the index of the entry that governs each layer; excluded and unnamed layers are absent.
+
+    Raises `ConfigError` for an entry, or one name in it, that matches no layer, and where every layer ends up excluded.
+    """
+    governed: dict[str, int] = {}
+    for index, spec in enumerate(specs):
+        chosen = _Matcher(f"config_list[{index}]", layers).select(spec)
+        governed.update(dict.fromkeys(chosen, index))
+    kept = {name: index for name, index in governed.items() if not specs[index].exclude}
+    if not kept:
+        raise ConfigError("config_list: every layer that it names is excluded in the end, so nothing would be pruned.")
+    return {layer.name: kept[layer.name] for layer in layers if layer.name in kept}
+
+
+class _Matcher:
+    """The layers of one model, asked by one entry; `place` begins every message."""
+
+    def __init__(self, place: str, layers: Sequence[Layer]) -> None:
+        self.place = place
+        self.layers = {layer.name: layer for layer in layers}
+        self.prunable = {layer.name: layer for layer in layers if layer.prunable}
+
+    def select(self, spec: PruneSpec) -> list[str]:
+        """Return the names of the layers that the entry means, in the model's order."""
+        named = self.named(spec)
+        typed = self.of_types("op_types", spec.op_types) if spec.op_types else set(self.prunable)
+        excepted = self.excepted(spec)
+        chosen = [name for name in self.prunable if name in named and name in typed and name not in excepted]
+        if not chosen:
+            reason = "all that it selects is excepted again" if (named & typed) else "no layer has both such a name and such a type"
+            raise ConfigError(f"{self.place}: matches no layer: {reason}. {_LIST}" if self.prunable else self.barren())
+        return chosen
+
+    def named(self, spec: PruneSpec) -> set[str]:
+        if not (spec.op_names or spec.op_partial_names or spec.op_names_re):
+            return set(self.prunable)
+        exact = self.by_name("op_names", spec.op_names)
+        return exact | self.by_part("op_partial_names", spec.op_partial_names) | self.by_pattern("op_names_re", spec.op_names_re)
+
+    def excepted(self, spec: PruneSpec) -> set[str]:
+        exact = self.by_name("exclude_op_names", spec.exclude_op_names)
+        patterns = self.by_pattern("exclude_op_names_re", spec.exclude_op_names_re)
+        return exact | patterns | self.of_types("exclude_op_types", spec.exclude_op_types)
+
+    def by_name(self, key: str, names: Words) -> set[str]:
+        return self.union(key, {name: [name] if name in self.candidates(key) else [] for name in names or ()})
+
+    def by_part(self, key: str, parts: Words) -> set[str]:
+        return self.union(key, {part: [name for name in self.candidates(key) if part in name] for part in parts or ()})
+
+    def by_pattern(self, key: str, patterns: Words) -> set[str]:
+        compiled = {pattern: self.compile(key, pattern) for pattern in patterns or ()}
+        return self.union(key, {text: [name for name in self.candidates(key) if regex.match(name)] for text, regex in compiled.items()})
+
+    def of_types(self, key: str, types: Words) -> set[str]:
+        return self.union(key, {kind: list(_of_type(kind, self.candidates(key))) for kind in types or ()})
+
+    def candidates(self, key: str) -> Mapping[str, Layer]:
+        """An entry selects among what can be pruned; an exception may name any layer."""
+        return self.layers if key.startswith("exclude_") else self.prunable
+
+    def compile(self, key: str, pattern: str) -> re.Pattern[str]:
+        try:
+            return re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"{self.place}.{key}: {pattern!r} is no regular expression: {error}.") from None
+
+    def union(self, key: str, found: Mapping[str, Sequence[str]]) -> set[str]:
+        for word, names in found.items():
+            if not names:
+                raise self.unmatched(key, word)
+        return {name for names in found.values() for name in names}
+
+    def unmatched(self, key: str, word: str) -> ConfigError:
+        where = f"{self.place}.{key}: {word!r}"
+        if not self.layers:
+            return ConfigError(self.barren())
+        if word in self.layers and not key.endswith("types"):
+            kind = self.layers[word].op_type
+            return ConfigError(f"{where} is a {kind}, which has no output channels of its own to prune; name the layer before it. {_LIST}")
+        if key.endswith("types"):
+            return ConfigError(self.wrong_type(where, word))
+        return ConfigError(f"{where} matches no layer{nearest(word, self.candidates(key))}. {_LIST}")
+
+    def wrong_type(self, where: str, word: str) -> str:
+        if any(_of_type(word, self.layers)):
+            return f"{where} matches only layers that have no output channels of their own to prune. {_LIST}"
+        known = sorted({kind for layer in self.prunable.values() for kind in layer.op_types})
+        return f"{where} matches no layer{nearest(word, known)}. The model has {', '.join(known)}. {_LIST}"
+
+    def barren(self) -> str:
+        return f"{self.place}: the model has no layer that can be pruned. {_LIST}"
+
+
+def _of_type(kind: str, layers: Mapping[str, Layer]) -> Iterator[str]:
+    """Yield the layers of a type; "default" is NNI's word for every type that can be pruned."""
+    direct = [name for name, layer in layers.items() if kind in layer.op_types or (kind == "default" and layer.prunable)]
+    alias = ALIASES.get(kind)
+    yield from direct or (name for name, layer in layers.items() if alias in layer.op_types)

@@ -1,0 +1,208 @@
+"""A compressed model in a folder: `model.safetensors` and the plans that made it as `nnc.json`. No pickle.
+
+    nnc.save(small, "out/lenet")
+    small = nnc.load("out/lenet", model=LeNet)        # in a fresh process: the original class, an instance, or a builder
+
+Loading builds the user's original architecture, cuts it as the plans say, and fills in the numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from nnc.adapter import Adapter, Masks
+from nnc.errors import ConfigError, StorageError
+from nnc.graph.ir import Array
+from nnc.graph.plan import Plan
+from nnc.registry import adapter_for, recognise, registry
+
+FORMAT = 1
+_TENSORS = "model.safetensors"
+_INDEX = "nnc.json"
+_MASK = "mask::"
+
+
+def save(model: Any, folder: str | PathLike[str]) -> None:
+    """Write a model, masks included, to `folder`; either all of it is there afterwards, or nothing has changed.
+
+    Raises `StorageError` where the folder holds something else, or cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    target = Path(folder)
+    adapter = adapter_for(model)
+    _refuse_foreign(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+            save_file(_all_tensors(adapter), Path(scratch, _TENSORS))
+            Path(scratch, _INDEX).write_text(json.dumps(_index(adapter, Path(scratch, _TENSORS)), indent=1), encoding="utf-8")
+            _move(Path(scratch), target)
+    except OSError as error:
+        raise StorageError(f"{target}: the model cannot be written: {error}.") from error
+
+
+def load(folder: str | PathLike[str], model: Any = None) -> Any:
+    """Return the model that `save` wrote.
+
+    `model` is the original architecture: an instance, its class, or a function without arguments that builds it. Keras
+    Functional and Sequential models need none. An instance is filled in place where nothing had been cut from it.
+    Raises `StorageError` for a folder that is missing, truncated, foreign, or of another framework; `ConfigError` where
+    `model` is missing or does not have the saved architecture.
+    """
+    source = Path(folder)
+    index = _read_index(source)
+    tensors = _read_tensors(source, index)
+    # Everything is read and checked before the user's model is built or filled.
+    adapter = _rebuilt(source, index) if model is None else _cut(source, index, model)
+    adapter.load_tensors({name: array for name, array in tensors.items() if not name.startswith(_MASK)})
+    masks = _masks(tensors)
+    if masks:
+        adapter.set_masks(masks)
+    return adapter.model
+
+
+def _all_tensors(adapter: Adapter) -> dict[str, Array]:
+    """Return the model's tensors and, as bytes under names of their own, its masks."""
+    masks = {f"{_MASK}{layer}::{key}": mask for layer, given in adapter.masks().items() for key, mask in given.items()}
+    bits = {name: mask.astype("uint8") for name, mask in masks.items()}
+    # safetensors writes a view's memory as it lies, so every array has to lie in order.
+    return {name: array.copy(order="C") for name, array in {**adapter.tensors(), **bits}.items()}
+
+
+def _masks(tensors: Mapping[str, Array]) -> Masks:
+    masks: Masks = {}
+    for name, array in tensors.items():
+        if name.startswith(_MASK):
+            layer, _, key = name.removeprefix(_MASK).rpartition("::")
+            masks.setdefault(layer, {})[key] = array.astype(bool)
+    return masks
+
+
+def _index(adapter: Adapter, tensors: Path) -> dict[str, Any]:
+    import nnc
+
+    return {
+        "format": FORMAT,
+        "nnc": nnc.__version__,
+        "framework": adapter.framework,
+        "model": type(adapter.model).__qualname__,
+        "sha256": _digest(tensors),
+        "plans": [plan.to_dict() for plan in adapter.plans()],
+        "blueprint": adapter.blueprint(),
+    }
+
+
+def _digest(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Nothing but an empty folder, or what nnc wrote before, is written over."""
+    if target.exists() and not target.is_dir():
+        raise StorageError(f"{target}: is a file; nnc.save writes a folder.")
+    if target.is_dir() and any(target.iterdir()) and not (target / _INDEX).is_file():
+        raise StorageError(f"{target}: the folder holds other files and no {_INDEX}; choose a new or empty folder.")
+
+
+def _move(scratch: Path, target: Path) -> None:
+    """Put the finished files in place: the index last, for it vouches for the tensors."""
+    target.mkdir(exist_ok=True)
+    for name in (_TENSORS, _INDEX):
+        os.replace(scratch / name, target / name)
+
+
+def _read_index(source: Path) -> dict[str, Any]:
+    path = source / _INDEX
+    if not path.is_file():
+        what = f"has no {_INDEX}, so nnc.save did not write it" if source.is_dir() else "is no folder"
+        raise StorageError(f"{source}: {what}.")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        written = index["format"]
+        missing = {"framework", "sha256", "plans", "blueprint", "nnc"} - index.keys()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{path}: is truncated, or nnc.save did not write it: {error!r}.") from None
+    if written != FORMAT:
+        raise StorageError(f"{path}: has format {written!r}; this nnc reads {FORMAT}. Upgrade to nnc {index.get('nnc')}.")
+    if missing:
+        raise StorageError(f"{path}: lacks {', '.join(sorted(missing))}; nnc.save did not write it.")
+    return index  # type: ignore[no-any-return]
+
+
+def _read_tensors(source: Path, index: Mapping[str, Any]) -> dict[str, Array]:
+    from safetensors.numpy import load_file
+
+    path = source / _TENSORS
+    if not path.is_file():
+        raise StorageError(f"{path}: is missing; {_INDEX} is there without it.")
+    if _digest(path) != index["sha256"]:
+        raise StorageError(f"{path}: is truncated or altered: its SHA-256 is not the one in {_INDEX}.")
+    return load_file(path)
+
+
+def _rebuilt(source: Path, index: Mapping[str, Any]) -> Adapter:
+    """Return the model that its blueprint describes; it is small already."""
+    name, blueprint = index["framework"], index["blueprint"]
+    if blueprint is None:
+        raise ConfigError(f"model: {source} holds a {index.get('model')}, whose code is not saved. Pass model=, its class or builder.")
+    framework = next((found for found in registry().frameworks if found.name == name), None)
+    if framework is None:
+        raise StorageError(f"{source}: holds a model of {name!r}, and no plug-in for that is installed.")
+    adapter = adapter_for(framework.adapter().rebuild(blueprint))
+    adapter.remember(_plans(source, index))
+    return adapter
+
+
+def _cut(source: Path, index: Mapping[str, Any], model: Any) -> Adapter:
+    """Return the user's original architecture, cut as the plans say."""
+    adapter = adapter_for(_instance(model))
+    if adapter.framework != index["framework"]:
+        raise StorageError(f"{source}: holds a model of {index['framework']!r}; the model given is of {adapter.framework!r}.")
+    for plan in _plans(source, index):
+        _require_fit(plan, adapter)
+        adapter = adapter_for(adapter.shrink(plan, {}, {}))
+        for reshape in plan.reshapes:
+            if reshape.rewrite:
+                adapter.rewrite(reshape)
+    return adapter
+
+
+def _instance(model: Any) -> Any:
+    if recognise(model) is not None or not callable(model):
+        return model
+    try:
+        inspect.signature(model).bind()
+    except TypeError as error:
+        raise ConfigError(f"model: {model!r} cannot be called without arguments: {error}. Pass a function that builds the model.") from None
+    return model()
+
+
+def _plans(source: Path, index: Mapping[str, Any]) -> tuple[Plan, ...]:
+    try:
+        return tuple(Plan.from_dict(plan) for plan in index["plans"])
+    except (KeyError, TypeError) as error:
+        raise StorageError(f"{source / _INDEX}: has a plan that this nnc cannot read: {error!r}.") from None
+
+
+def _require_fit(plan: Plan, adapter: Adapter) -> None:
+    """Raise `ConfigError` where the model has not the parameters that the plan cuts."""
+    shapes = {f"{layer.name}.{key}".lstrip("."): shape for layer in adapter.layers() for key, shape in layer.parameters.items()}
+    for (tensor, axis), members in plan.axes().items():
+        end = max(member.start + member.outer * member.size * member.inner for member in members)
+        size = shapes.get(tensor, ())[axis : axis + 1]
+        if not size or size[0] < end:
+            found = f"of shape {shapes[tensor]}" if tensor in shapes else "missing"
+            raise ConfigError(f"model: has another architecture than the saved one: {tensor} is {found}; axis {axis} had {end} or more.")

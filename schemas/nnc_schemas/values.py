@@ -1,0 +1,70 @@
+"""The values that several specs share: names, fractions, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from nnc_schemas.problems import problem, short
+
+_REMOVE = "it is the fraction of channels to REMOVE"
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Accept one name where a list is meant, as everybody writes it at some time."""
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) and name for name in names):
+        raise problem(f"{short(value)} is not a list of names.")
+    if not names:
+        raise problem("the list is empty; leave the key out to select every layer.")
+    return tuple(names)
+
+
+def _number(value: Any, meaning: str) -> float:
+    # bool is an int in Python, and "0.5" in YAML is a typing mistake: neither was meant as a number.
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise problem(f"{short(value)} is not a number; {meaning}.")
+    return float(value)
+
+
+def _sparsity(value: Any) -> float:
+    number = _number(value, _REMOVE)
+    if not 0 <= number < 1:
+        raise problem(f"{value} is outside [0, 1); {_REMOVE}.")
+    return number
+
+
+def _cap(value: Any) -> float:
+    meaning = "it is the largest fraction of a layer that may be REMOVED"
+    number = _number(value, meaning)
+    if not 0 < number <= 1:
+        raise problem(f"{value} is outside (0, 1]; {meaning}.")
+    return number
+
+
+def _shapes(value: Any) -> tuple[tuple[int, ...], ...]:
+    """Accept `[2, 1, 28, 28]` for one input and `[[2, 16], [2, 16]]` for several."""
+    shapes = [value] if isinstance(value, Sequence) and value and all(_is_size(size) for size in value) else value
+    if not isinstance(shapes, Sequence) or isinstance(shapes, str) or not shapes or not all(_is_shape(shape) for shape in shapes):
+        raise problem(f"{short(value)} is not a list of shapes such as [[2, 1, 28, 28]].")
+    return tuple(tuple(shape) for shape in shapes)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(_is_size(size) for size in value)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+_STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 1}}
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names), WithJsonSchema({"anyOf": [{"type": "string"}, _STRINGS]})]
+Sparsity = Annotated[float, BeforeValidator(_sparsity), WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 1})]
+Cap = Annotated[float, BeforeValidator(_cap), WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})]
+Shapes = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_shapes), WithJsonSchema({"type": "array", "items": _SHAPE, "minItems": 1})]
