@@ -41,3 +41,8 @@ def nnc_register_demos(register: Callable[..., None]) -> None:
 @hookspec
 def nnc_register_examples(register: Callable[[str, Callable[[], Any]], None]) -> None:
     """Call `register(framework, build)`; `build() -> (model, example_inputs)` gives the small network of `nnc.testing`'s contracts."""
+
+
+@hookspec
+def nnc_register_files(register: Callable[[str, Callable[[Any], Any]], None]) -> None:
+    """Call `register(suffix, load)` for each file format of a framework's own; `load(path) -> model` serves `nnc layers model.keras`."""

@@ -105,9 +105,16 @@ def report(
     """
     first, second = adapter_for(before), adapter_for(after)
     graphs = [adapter.trace(example_inputs, adapter.masks()).graph for adapter in (first, second)]
-    seconds = medians_by_turns([lambda: first.run(example_inputs), lambda: second.run(example_inputs)], repeats)
-    latency = Latency(*seconds, batch=_batch(graphs[0]), repeats=repeats, hardware=hardware())
-    return Report(_footprint(first, graphs[0]), _footprint(second, graphs[1]), latency, plan, difference)
+    slow, fast = medians_by_turns([lambda: first.run(example_inputs), lambda: second.run(example_inputs)], repeats)
+    latency = Latency(slow, fast, batch_size(graphs[0]), repeats, hardware())
+    return Report(footprint(first, graphs[0]), footprint(second, graphs[1]), latency, plan, difference)
+
+
+def footprint(adapter: Adapter, graph: Graph) -> Footprint:
+    """Return how large the adapter's model is, given the graph of one of its forward passes."""
+    channels = {layer.name: layer.parameters["weight"][0] for layer in adapter.layers() if layer.prunable}
+    stored = sum(array.nbytes for array in adapter.tensors().values())
+    return Footprint(count_parameters(adapter), stored, macs(graph) // batch_size(graph), channels)
 
 
 def count_parameters(adapter: Adapter) -> int:
@@ -116,12 +123,7 @@ def count_parameters(adapter: Adapter) -> int:
     return sum(prod(array.shape) for path, array in stored.items() if path.rpartition(".")[2] not in BUFFERS)
 
 
-def _footprint(adapter: Adapter, graph: Graph) -> Footprint:
-    channels = {layer.name: layer.parameters["weight"][0] for layer in adapter.layers() if layer.prunable}
-    stored = sum(array.nbytes for array in adapter.tensors().values())
-    return Footprint(count_parameters(adapter), stored, macs(graph) // _batch(graph), channels)
-
-
-def _batch(graph: Graph) -> int:
+def batch_size(graph: Graph) -> int:
+    """Return the number of samples in the pass that `graph` recorded: the first size of its first input."""
     shape = graph.inputs[0].shape
     return shape[0] if shape else 1

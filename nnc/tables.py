@@ -9,10 +9,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from nnc.demo import Result
     from nnc.report import Report
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Return a table whose first column names the row and whose others are numbers, aligned to the right."""
     result = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
@@ -22,10 +23,24 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     return result
 
 
+def demo_table(result: Result) -> RenderableType:
+    """Return one column for each stage of the demo, and what was measured on what."""
+    stages = result.stages
+    rows = (
+        ("parameters", *(f"{stage.cost.parameters:,}" for stage in stages)),
+        ("file size", *(kibibytes(stage.file_size) for stage in stages)),
+        ("MACs per image", *(f"{stage.cost.macs:,}" for stage in stages)),
+        ("latency", *(milliseconds(stage.cost.seconds) for stage in stages)),
+        ("accuracy", *(f"{stage.accuracy:.2%}" for stage in stages)),
+    )
+    shown = table(f"nnc demo on {result.framework}", ("", *(stage.name for stage in stages)), rows)
+    return Group(shown, f"latency: {result.conditions}")
+
+
 def report_table(report: Report) -> RenderableType:
     """Return the report's table, and under it the conditions, the difference, and what had to stay."""
     columns = ("", "before", "after", "after / before")
-    return Group(table("", columns, report_rows(report)), *report_notes(report))
+    return Group(table(None, columns, report_rows(report)), *report_notes(report))
 
 
 def report_rows(report: Report) -> list[tuple[str, str, str, str]]:
