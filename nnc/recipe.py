@@ -18,13 +18,14 @@ def read_recipe(config: Any) -> Recipe:
     """
     try:
         if isinstance(config, (str, PathLike)):
-            return parse_recipe(_read(Path(config)), str(config))
+            return parse_recipe(read_file(Path(config)), str(config))
         return config if isinstance(config, Recipe) else parse_recipe(config)
     except SpecError as error:
         raise ConfigError(str(error)) from None
 
 
-def _read(path: Path) -> Any:
+def read_file(path: Path) -> Any:
+    """Return what a YAML or JSON file holds. Raises `ConfigError` where it is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -23,6 +23,14 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str
     return result
 
 
+def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table of words."""
+    result = Table(*columns)
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
 def demo_table(result: Result) -> RenderableType:
     """Return one column for each stage of the demo, and what was measured on what."""
     stages = result.stages

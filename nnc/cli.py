@@ -1,0 +1,192 @@
+"""The command line: `nnc demo | layers | algorithms | schema | compress`.
+
+What nnc raises on purpose is printed as it is, without a traceback, and ends the program with 1; wrong usage ends it with 2.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from nnc.errors import ConfigError, MissingFramework, NncError, nearest
+
+if TYPE_CHECKING:
+    from nnc.adapter import Layer
+    from nnc.demo import Demo, Result, Settings
+    from nnc.mnist import Digits
+    from nnc_schemas import Recipe
+
+
+class CleanErrors(TyperGroup):
+    """Prints nnc's errors and warnings as one message each."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
+                return super().invoke(ctx)
+        except NncError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(cls=CleanErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Make networks small.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Changes = Annotated[list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Change the recipe: config_list.0.sparsity=0.3.")]
+Model = Annotated[str, typer.Argument(help="file.py:build, package.module:build, model.keras, or a folder of nnc.save.")]
+
+
+@app.command()
+def demo(
+    framework: Annotated[str, typer.Option(help="torch, tensorflow, or all that are installed.")] = "all",
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training; one of fine-tuning follows.")] = 4,
+    limit: Annotated[int | None, typer.Option(min=64, help="Use only so many images.")] = None,
+    output: Annotated[Path, typer.Option(help="Where the small models go.")] = Path("out/demo"),
+) -> None:
+    """Train a small CNN on MNIST, prune half of it, shrink it, fine-tune it: one table for each framework."""
+    from nnc.demo import Settings
+    from nnc.mnist import load_digits
+    from nnc.tables import demo_table
+
+    demos = _demos(framework)
+    console = Console()
+    digits = load_digits(limit)
+    console.print(f"data: {digits.source}, {len(digits.images):,} to train on, {len(digits.test_images):,} to test", highlight=False)
+    for one in demos:
+        result = _run_with_progress(one, digits, Settings(epochs=epochs), output)
+        console.print(demo_table(result))
+        for file in result.files:
+            console.print(f"saved: {file}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def layers(model: Model, as_json: AsJson = False) -> None:
+    """List a model's layers: the names and types that a config_list selects by."""
+    from nnc.catalog import layers as layers_of
+    from nnc.locate import locate
+    from nnc.tables import table
+
+    rows = [_layer_row(layer) for layer in layers_of(locate(model))]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    cells = [(row["name"], ", ".join(row["op_types"]), str(row["weight"]), "yes" if row["prunable"] else "no") for row in rows]
+    Console().print(table(None, ("layer", "op_types", "weight (out, in, ...)", "prunable"), cells))
+
+
+@app.command()
+def algorithms(as_json: AsJson = False) -> None:
+    """List the installed algorithms, built-in and third-party alike."""
+    from nnc.catalog import algorithms as installed
+    from nnc.tables import listing
+
+    rows = [{"name": found.name, "plugin": found.plugin, "summary": found.summary} for found in installed()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        Console().print(listing(("algorithm", "plug-in", "what leaves first"), [tuple(row.values()) for row in rows]))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a config_list."""
+    from nnc.catalog import schema as schema_of
+
+    typer.echo(json.dumps(schema_of(), indent=2))
+
+
+@app.command()
+def compress(
+    recipe: Annotated[Path, typer.Argument(help="A YAML or JSON file: config_list, model, example_inputs, output.")],
+    changes: Changes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prune and shrink a model as a recipe says, save the small model, and report."""
+    from nnc.compress import compress as compress_model
+    from nnc.locate import locate
+    from nnc.overrides import override
+    from nnc.recipe import read_file, read_recipe
+
+    given = read_recipe(override(read_file(recipe), changes or ()))
+    reference, output = _required(given, "model"), _required(given, "output")
+    _required(given, "example_inputs")
+    model = locate(reference)
+    compressed = compress_model(model, given, _example_inputs(model, given))
+    compressed.speedup()
+    compressed.save(output)
+    report = compressed.report()
+    if as_json:
+        typer.echo(json.dumps({**report.to_dict(), "output": output}, indent=2))
+    else:
+        Console().print(report, f"saved: {output}")
+
+
+def _demos(framework: str) -> list[Demo]:
+    """Return the demo of one framework, or of all that are installed."""
+    from nnc.registry import registry
+
+    known = registry().demos
+    if framework != "all":
+        if framework not in known:
+            raise ConfigError(f"--framework: {framework!r} has no demo{nearest(framework, known)}. There are {', '.join(known)}, and all.")
+        return [_demo(framework)]
+    demos: list[Demo] = []
+    # torch has to be imported before tensorflow, in a process that uses both.
+    for name in sorted(known, key=lambda name: name != "torch"):
+        try:
+            demos.append(_demo(name))
+        except MissingFramework as error:
+            typer.echo(f"left out: {error}", err=True)
+    if not demos:
+        raise MissingFramework("the demo needs a framework: pip install 'nnc-toolkit[torch]' or 'nnc-toolkit[tensorflow]'.")
+    return demos
+
+
+def _demo(framework: str) -> Demo:
+    from nnc.registry import registry
+
+    try:
+        return registry().demos[framework]()  # type: ignore[no-any-return]
+    except ImportError as error:
+        extra = next((found.extra for found in registry().frameworks if found.name == framework), framework)
+        raise MissingFramework(f"{framework} cannot be imported: {error}. Install it: pip install 'nnc-toolkit[{extra}]'.") from error
+
+
+def _run_with_progress(demo: Demo, digits: Digits, settings: Settings, output: Path) -> Result:
+    from rich.progress import Progress
+
+    from nnc.demo import run_demo
+
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{demo.framework}: train and fine-tune", total=settings.batches(digits))
+        return run_demo(demo, digits, settings, output, lambda: progress.advance(task))
+
+
+def _layer_row(layer: Layer) -> dict[str, Any]:
+    shape = layer.parameters.get("weight", ())
+    return {"name": layer.name, "op_types": list(layer.op_types), "weight": list(shape), "prunable": layer.prunable}
+
+
+def _required(recipe: Recipe, key: str) -> Any:
+    value = getattr(recipe, key)
+    if value is None:
+        raise ConfigError(f"{key}: is missing in the recipe; add it, or give -o {key}=...")
+    return value
+
+
+def _example_inputs(model: Any, recipe: Recipe) -> Any:
+    """Return random float32 inputs of the recipe's shapes, as the model's framework takes them."""
+    import numpy as np
+
+    from nnc.catalog import layers as layers_of
+
+    random = np.random.default_rng(0)
+    ops = layers_of(model)[0].ops
+    inputs = [ops.asarray(random.standard_normal(shape, dtype=np.float32)) for shape in recipe.example_inputs or ()]
+    return inputs[0] if len(inputs) == 1 else tuple(inputs)
