@@ -7,8 +7,7 @@ plan says, then the outputs. A size that the user's code hard-codes shows in tha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from nnc.errors import ConfigError, NothingRemoved, SpeedupError, TraceError
 from nnc.graph.ir import Array, Graph, Node, Shape
 from nnc.graph.plan import Plan, Reshape
 from nnc.graph.propagate import Propagation, new_sizes, propagate
-from nnc.masks import normalise
+from nnc.masks import normalise, unmasked
 from nnc.registry import adapter_for
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class ModelSpeedup:
         Warns `NothingRemoved` where nothing can leave, and says why. Raises `TraceError` where the model does not run on the
         example inputs, `SpeedupError` where the small model is not what the plan promised.
         """
-        with _unmasked(self._adapter):
+        with unmasked(self._adapter):
             trace = self._adapter.trace(self._inputs, self.masks)
             found = _propagated(trace.graph, self.masks)
             small = self._adapter.shrink(found.plan, self.masks, found.folds)
@@ -69,19 +68,6 @@ class ModelSpeedup:
         if self.model is None:
             raise ConfigError("report(): there is no small model yet; call speedup_model() first")
         return report(self._adapter.model, self.model, self._inputs, plan=self.plan, difference=self.difference)
-
-
-@contextmanager
-def _unmasked(adapter: Adapter) -> Iterator[None]:
-    """Take the model's own masks off, and put them back whatever happens."""
-    masks = adapter.masks()
-    if masks:
-        adapter.set_masks({})
-    try:
-        yield
-    finally:
-        if masks:
-            adapter.set_masks(masks)
 
 
 def _propagated(graph: Graph, masks: Masks) -> Propagation:

@@ -14,6 +14,7 @@ import numpy as np
 from nnc.graph.contractions import Contraction, contractions
 from nnc.graph.ir import Array, Graph, Node, Shape, Tensor
 from nnc.graph.labels import Factor, Labels, solve
+from nnc.graph.offers import Binding, bindings, signatures, withheld
 from nnc.graph.plan import Group, Kept, Member, Plan, Reshape, Size
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values, analyse, weighted
@@ -40,7 +41,7 @@ class _State:
     graph: Graph
     labels: Labels
     values: Values
-    bindings: list[tuple[Tensor, int, Factor]]
+    bindings: list[Binding]
     why: list[str]
     stays: Array
 
@@ -54,7 +55,8 @@ def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]]) -> Propaga
     labels = solve(constrain(graph))
     state = _State(graph, labels, analyse(graph, flat), bindings(graph, labels), list(labels.reasons), labels.pin.copy())
     summed = list(contractions(graph, state.values))
-    _stay_unless_offered(state)
+    for classes, reason in withheld(labels, state.bindings):
+        _stay(state, classes, reason)
     _stay_unless_safe(state, summed)
     emptied = _keep_one(state)
     folds = _folds(state, summed)
@@ -71,40 +73,12 @@ def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]]) -> Propaga
     return Propagation(plan, folds, shapes, emptied)
 
 
-def bindings(graph: Graph, labels: Labels) -> list[tuple[Tensor, int, Factor]]:
-    """Return every factor of every axis of every parameter, in the order of the parameters' first use."""
-    return [
-        (tensor, number, factor)
-        for tensor in graph.parameters().values()
-        for number, axis in enumerate(labels.axes[tensor])
-        for factor in labels.of(axis)
-    ]
-
-
 def _stay(state: _State, classes: Array, reason: str) -> None:
     """Give classes that were leaving a reason to stay."""
     fresh = classes[state.stays[classes] < 0]
     if len(fresh):
         state.stays[fresh] = len(state.why)
         state.why.append(reason)
-
-
-def _stay_unless_offered(state: _State) -> None:
-    """Offer only classes that some parameter holds, and of an axis only its outermost factor that is free.
-
-    Heads leave, the positions within each head do not: those are tied to numbers in the user's code (a head's size, a scale).
-    """
-    held = np.zeros(len(state.stays), bool)
-    free: dict[tuple[Tensor, int, int], Factor] = {}
-    for tensor, axis, factor in state.bindings:
-        classes = state.labels.classes(factor)
-        held[classes] = True
-        if state.labels.pinned[classes].all():
-            continue
-        outermost = free.setdefault((tensor, axis, factor.start), factor)
-        if outermost is not factor:
-            _stay(state, classes, f"it lies within each of {outermost.size} blocks, which leave whole")
-    _stay(state, np.flatnonzero(~held), "no parameter holds it")
 
 
 def _stay_unless_safe(state: _State, summed: list[Contraction]) -> None:
@@ -176,10 +150,7 @@ def _addend(state: _State, contraction: Contraction, constant: Array) -> Array |
 
 def _groups(state: _State, dead: Array) -> Iterator[Group]:
     """Yield the classes that leave, those together that the same parameters hold."""
-    random = np.random.default_rng(0).integers(1, 2**62, size=len(state.bindings))
-    signature = np.zeros(len(dead), np.int64)
-    for key, (_, _, factor) in zip(random, state.bindings, strict=True):
-        signature[np.unique(state.labels.classes(factor))] ^= key
+    signature = signatures(state.labels, state.bindings)
     members: dict[int, list[Member]] = {}
     for tensor, axis, factor in state.bindings:
         classes = state.labels.classes(factor)
@@ -225,10 +196,11 @@ def _new_shape(tensor: Tensor, labels: Labels, dead: Array) -> Shape:
 def _kept(state: _State, masks: Mapping[str, Array]) -> Iterator[Kept]:
     """Yield, per masked parameter axis and reason, how many wholly masked slices stay."""
     for tensor, axis, factor in state.bindings:
-        mask = masks.get(tensor.name)
-        if mask is None or mask.ndim < 2:
+        if tensor.name not in masks or len(tensor.shape) < 2 or axis > 1:
             continue
-        masked = _along(factor, ~mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        alive = state.values.alive(tensor)
+        assert alive is not None
+        masked = _along(factor, ~alive.any(axis=1 - axis))
         reasons = state.stays[state.labels.classes(factor)][masked]
         for number, count in zip(*np.unique(reasons[reasons >= 0], return_counts=True), strict=True):
             yield Kept(f"{tensor.name} axis {axis}", int(count), state.why[number])

@@ -48,7 +48,8 @@ class Values:
         if mask is None:
             return None
         if weight not in self._alive:
-            self._alive[weight] = mask.reshape(*mask.shape[:2], -1).any(axis=2)
+            flat = mask.reshape(*mask.shape[:2], -1)
+            self._alive[weight] = flat.any(axis=2) if flat.shape[2] > 1 else flat[:, :, 0]
         return self._alive[weight]
 
     def numbers(self, tensor: Tensor) -> Array:

@@ -1,0 +1,52 @@
+"""Which classes of labels a pruner may be offered, whatever the numbers are.
+
+Not what is pinned, not what no parameter holds or nothing sums over, and of an axis only its outermost free factor: heads leave, the
+positions within each head do not, since those are tied to numbers in the user's code (a head's size, a scale).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from nnc.graph.ir import Array, Graph, Tensor
+from nnc.graph.labels import Factor, Labels
+
+#: A factor of one axis of one parameter.
+Binding = tuple[Tensor, int, Factor]
+
+
+def bindings(graph: Graph, labels: Labels) -> list[Binding]:
+    """Return every factor of every axis of every parameter, in the order of the parameters' first use."""
+    return [
+        (tensor, number, factor)
+        for tensor in graph.parameters().values()
+        for number, axis in enumerate(labels.axes[tensor])
+        for factor in labels.of(axis)
+    ]
+
+
+def withheld(labels: Labels, bound: Iterable[Binding]) -> Iterator[tuple[Array, str]]:
+    """Yield classes that are not pinned but still not offered, with the reason."""
+    held = np.zeros(len(labels.pin), bool)
+    free: dict[tuple[Tensor, int, int], Factor] = {}
+    for tensor, axis, factor in bound:
+        classes = labels.classes(factor)
+        held[classes] = True
+        if labels.pinned[classes].all():
+            continue
+        outermost = free.setdefault((tensor, axis, factor.start), factor)
+        if outermost is not factor:
+            yield classes, f"it lies within each of {outermost.size} blocks, which leave whole"
+    yield np.flatnonzero(~held), "no parameter holds it"
+
+
+def signatures(labels: Labels, bound: Iterable[Binding]) -> Array:
+    """Return a number per class that is equal for classes that the same parameters hold: they form one group."""
+    bound = list(bound)
+    keys = np.random.default_rng(0).integers(1, 2**62, size=len(bound))
+    signature = np.zeros(len(labels.pin), np.int64)
+    for key, (_, _, factor) in zip(keys, bound, strict=True):
+        signature[np.unique(labels.classes(factor))] ^= key
+    return signature
