@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 
-#: The first name of a class's module -> the framework that its instances belong to.
+#: The first name of a class's module -> the extra that brings the framework of its instances.
 _PACKAGES = {"torch": "torch", "keras": "tensorflow", "tf_keras": "tensorflow", "tensorflow": "tensorflow"}
 
 
@@ -67,6 +67,7 @@ class Registry:
     algorithms: tuple[Algorithm, ...]
     demos: dict[str, Callable[[], Any]]
     examples: dict[str, Callable[[], tuple[Any, Any]]]
+    files: dict[str, Callable[[Any], Any]]
 
 
 def adapter_for(model: Any) -> Adapter:
@@ -110,7 +111,7 @@ def registry() -> Registry:
 def collect(manager: pluggy.PluginManager) -> Registry:
     """Ask every plug-in of `manager` what it has. Raises `NncError` where one is broken or two claim one name."""
     # A Keras model on the torch backend is a torch Module too, so torch is asked last.
-    frameworks = sorted(_answers(manager, "nnc_register_adapters", _framework), key=lambda found: found.name == "torch")
+    frameworks = sorted(_answers(manager, "nnc_register_adapters", _framework), key=lambda found: found.extra == "torch")
     algorithms = sorted(_answers(manager, "nnc_register_algorithms", _algorithm), key=lambda found: found.name)
     _refuse_doubles("framework", [(found.name, found.plugin) for found in frameworks])
     _refuse_doubles("algorithm", [(found.name, found.plugin) for found in algorithms])
@@ -119,6 +120,7 @@ def collect(manager: pluggy.PluginManager) -> Registry:
         tuple(algorithms),
         dict(_answers(manager, "nnc_register_demos", lambda plugin, framework, load: (framework, load))),
         dict(_answers(manager, "nnc_register_examples", lambda plugin, framework, build: (framework, build))),
+        dict(_answers(manager, "nnc_register_files", lambda plugin, suffix, load: (suffix, load))),
     )
 
 
@@ -178,7 +180,7 @@ def _stranger(model: Any) -> NncError:
     known = ", ".join(found.name for found in registry().frameworks) or "none"
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     framework = next((name for name in map(_framework_of, type(model).__mro__) if name), None)
-    if framework and framework not in known:
+    if framework and framework not in {found.extra for found in registry().frameworks}:
         return MissingFramework(f"the model is a {kind}, and no plug-in for {framework} is installed. {_install(framework)}")
     return ModelError(f"the model is a {kind}, which is no model of a framework that nnc knows ({known}).")
 

@@ -1,21 +1,27 @@
-"""What tests share: the NumPy framework for the core's own tests, the networks that both frameworks build."""
+"""What tests share: the registry of one's own making, and the NumPy framework for the core's own tests."""
 
-import pluggy
+from importlib.metadata import EntryPoint
+
 import pytest
 
 import nnc.registry
-import nnc_pruning
-from nnc import hookspecs
-from tests import fakes
+
+
+@pytest.fixture(name="install")
+def give_install(monkeypatch):
+    """Return `install(name=module, ...)`: the registry then finds these plug-ins and no others, until the test ends."""
+
+    def install(**plugins):
+        entries = [EntryPoint(name, value, "nnc") for name, value in plugins.items()]
+        monkeypatch.setattr(nnc.registry, "entry_points", lambda group: entries)
+        nnc.registry.registry.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    nnc.registry.registry.cache_clear()
 
 
 @pytest.fixture(name="fake_framework")
-def give_fake_framework(monkeypatch):
-    """Let the registry hold the fake framework and the built-in pruners, and nothing else."""
-    manager = pluggy.PluginManager("nnc")
-    manager.add_hookspecs(hookspecs)
-    manager.register(fakes, "fakes")
-    manager.register(nnc_pruning, "pruning")
-    found = nnc.registry.collect(manager)
-    monkeypatch.setattr(nnc.registry, "registry", lambda: found)
-    return found
+def give_fake_framework(install):
+    """Let the registry hold the NumPy framework of tests/fakes.py and the built-in pruners, and nothing else."""
+    install(fakes="tests.fakes", pruning="nnc_pruning")

@@ -1,0 +1,276 @@
+"""What an algorithm, or an adapter, has promised once it is registered: contracts that plug-in authors run too.
+
+    def test_the_pruner_keeps_the_contract():
+        nnc.testing.check_pruner(MyPruner)
+
+Each contract is one function and one promise, and runs on a fresh example network of every framework that is installed. A broken
+promise is an AssertionError that says, in a sentence, which one, of whom, and on which framework.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnc.adapter import Adapter, Masks
+from nnc.algorithm import Pruner
+from nnc.allocation import count_of
+from nnc.arrays import to_numpy
+from nnc.errors import MissingFramework
+from nnc.graph.ir import Array
+from nnc.masks import complete, from_kept, normalise
+from nnc.registry import adapter_for, registry
+
+#: What the contracts ask of the example networks: a third of every layer, which divides few layers evenly.
+CONFIG: list[dict[str, Any]] = [{"sparsity": 0.3}]
+
+Build = Callable[[], tuple[Any, Any]]
+Make = Callable[..., Pruner]
+
+
+def check_pruner(pruner: type[Pruner], **options: Any) -> None:
+    """Run every contract of a pruner on every installed framework; `options` go to its constructor.
+
+    Raises AssertionError where a promise is broken, or where no framework is installed to try it on.
+    """
+    _require(bool((pruner.__doc__ or "").strip()), f"{pruner.__name__}: a docstring says what `nnc algorithms` is to list.")
+    for framework, build in _examples():
+        for contract in PRUNER_CONTRACTS:
+            _run(f"{pruner.__name__} on {framework}", contract, lambda *given: pruner(*given, **options), build)
+
+
+def check_adapter(build: Build) -> None:
+    """Run every contract of an adapter on the network that `build() -> (model, example_inputs)` gives."""
+    for contract in ADAPTER_CONTRACTS:
+        model, inputs = build()
+        adapter = adapter_for(model)
+        _run(f"{type(adapter).__name__}", contract, adapter, inputs)
+
+
+def constructing_touches_nothing(make: Make, build: Build) -> None:
+    model, _ = build()
+    before = State.of(model)
+    make(model, CONFIG)
+    before.require_same(model, "constructing the pruner")
+
+
+def scores_have_one_number_a_granule(make: Make, build: Build) -> None:
+    pruner = make(build()[0], CONFIG)
+    for layer in adapter_for(pruner.model).layers():
+        if layer.prunable:
+            shape = layer.parameters["weight"]
+            expected = tuple(shape if pruner.granularity == "element" else shape[:1])
+            found = to_numpy(pruner.score(layer)).shape
+            _require(found == expected, f"score({layer.name!r}) has shape {found}; granularity {pruner.granularity!r} needs {expected}.")
+
+
+def the_ratio_is_exact(make: Make, build: Build) -> None:
+    pruner = make(build()[0], CONFIG)
+    _, masks = pruner.compress()
+    for layer in filter(lambda layer: layer.prunable, adapter_for(pruner.model).layers()):
+        _require(layer.name in masks, f"{layer.name!r} has no masks, though the config names it.")
+        weight = masks[layer.name]["weight"]
+        stays = weight if pruner.granularity == "element" else weight.reshape(len(weight), -1).any(axis=1)
+        gone, exact = stays.size - int(stays.sum()), count_of(stays.size, CONFIG[0]["sparsity"])
+        _require(gone == exact, f"of {stays.size} granules of {layer.name!r}, {gone} are masked at sparsity 0.3; exact are {exact}.")
+
+
+def pruning_twice_is_pruning_once(make: Make, build: Build) -> None:
+    model, _ = build()
+    _, once = make(model, CONFIG).compress()
+    _, twice = make(model, CONFIG).compress()
+    _require(_same_masks(once, twice), "pruning the masked model again with the same config changes its masks.")
+
+
+def unwrapping_gives_the_model_back(make: Make, build: Build) -> None:
+    model, _ = build()
+    before = State.of(model)
+    pruner = make(model, CONFIG)
+    pruner.compress()
+    pruner.unwrap_model()
+    before.require_same(model, "unwrap_model()")
+
+
+def an_exception_leaves_the_model_as_it_was(make: Make, build: Build) -> None:
+    model, _ = build()
+    pruner = make(model, CONFIG)
+    before = State.of(model)
+    score, scored = pruner.score, []
+
+    def failing(layer: Any) -> Any:
+        scored.append(layer.name)
+        if len(scored) > 1:
+            raise _Deliberate
+        return score(layer)
+
+    pruner.score = failing  # type: ignore[method-assign]
+    try:
+        pruner.compress()
+    except _Deliberate:
+        before.require_same(model, "an exception in score()")
+
+
+def a_config_from_json_gives_the_same_masks(make: Make, build: Build) -> None:
+    _, direct = make(build()[0], CONFIG).compress()
+    _, parsed = make(build()[0], json.loads(json.dumps(CONFIG))).compress()
+    _require(_same_masks(direct, parsed), "two runs with one seed and one config, the second from JSON, give different masks.")
+
+
+def masks_survive_json(make: Make, build: Build) -> None:
+    model, _ = build()
+    _, masks = make(model, CONFIG).compress()
+    text = json.dumps({name: {key: mask.tolist() for key, mask in given.items()} for name, given in masks.items()})
+    again = normalise(json.loads(text), adapter_for(model).layers())
+    _require(_same_masks(masks, again), "masks that were written as JSON and read again are other masks.")
+
+
+PRUNER_CONTRACTS: tuple[Callable[[Make, Build], None], ...] = (
+    constructing_touches_nothing,
+    scores_have_one_number_a_granule,
+    the_ratio_is_exact,
+    pruning_twice_is_pruning_once,
+    unwrapping_gives_the_model_back,
+    an_exception_leaves_the_model_as_it_was,
+    a_config_from_json_gives_the_same_masks,
+    masks_survive_json,
+)
+
+
+def layers_have_names_of_their_own(adapter: Adapter, _: Any) -> None:
+    names = [layer.name for layer in adapter.layers()]
+    _require(len(names) == len(set(names)), f"two layers share a name: {names}.")
+    _require(any(layer.prunable for layer in adapter.layers()), "the example network has no layer that can be pruned.")
+
+
+def weights_are_canonical(adapter: Adapter, _: Any) -> None:
+    for layer in adapter.layers():
+        if layer.prunable:
+            found, promised = to_numpy(layer.weight).shape, tuple(layer.parameters["weight"])
+            _require(found == promised, f"{layer.name}.weight has shape {found}; `parameters` promises {promised}.")
+
+
+def masked_weights_are_exactly_zero(adapter: Adapter, _: Any) -> None:
+    masks = half_masked(adapter)
+    adapter.set_masks(masks)
+    _require(_same_masks(adapter.masks(), masks), "masks() returns other masks than were set.")
+    for layer in adapter.layers():
+        if layer.name in masks:
+            seen = to_numpy(layer.weight)[~masks[layer.name]["weight"]]
+            _require(not seen.any(), f"masked weights of {layer.name!r} are seen as other than 0.")
+
+
+def masks_leave_no_trace(adapter: Adapter, inputs: Any) -> None:
+    before, outputs = State.of(adapter.model), adapter.run(inputs)
+    adapter.set_masks(half_masked(adapter))
+    State.of(adapter.model).require_numbers(before, "setting masks")
+    adapter.set_masks({})
+    before.require_same(adapter.model, "setting masks and taking them away")
+    _require_equal(adapter.run(inputs), outputs, "the outputs, after masks were set and taken away,")
+
+
+def a_trace_sees_what_the_masked_model_computes(adapter: Adapter, inputs: Any) -> None:
+    masks = half_masked(adapter)
+    before = State.of(adapter.model)
+    traced = adapter.trace(inputs, masks)
+    before.require_same(adapter.model, "tracing")
+    adapter.set_masks(masks)
+    _require_equal(traced.outputs, adapter.run(inputs), "the outputs of trace() with masks")
+
+
+def tensors_survive_a_round_trip(adapter: Adapter, inputs: Any) -> None:
+    before, outputs = State.of(adapter.model), adapter.run(inputs)
+    adapter.load_tensors({name: array.copy() for name, array in adapter.tensors().items()})
+    before.require_same(adapter.model, "loading the model's own tensors")
+    _require_equal(adapter.run(inputs), outputs, "the outputs, after the model's own tensors were loaded,")
+
+
+ADAPTER_CONTRACTS: tuple[Callable[[Adapter, Any], None], ...] = (
+    layers_have_names_of_their_own,
+    weights_are_canonical,
+    masked_weights_are_exactly_zero,
+    masks_leave_no_trace,
+    a_trace_sees_what_the_masked_model_computes,
+    tensors_survive_a_round_trip,
+)
+
+
+def half_masked(adapter: Adapter) -> Masks:
+    """Return masks that leave every second channel of each prunable layer."""
+    prunable = [layer for layer in adapter.layers() if layer.prunable]
+    return {layer.name: complete(from_kept(np.arange(layer.parameters["weight"][0]) % 2 == 0, layer), layer) for layer in prunable}
+
+
+@dataclass(frozen=True)
+class State:
+    """What must be as it was: the model's class, its stored numbers, its masks."""
+
+    kind: type
+    tensors: dict[str, Array]
+    masks: Masks
+
+    @classmethod
+    def of(cls, model: Any) -> State:
+        adapter = adapter_for(model)
+        return cls(type(model), {name: array.copy() for name, array in adapter.tensors().items()}, dict(adapter.masks()))
+
+    def require_same(self, model: Any, event: str) -> None:
+        now = State.of(model)
+        now.require_numbers(self, event)
+        _require(now.kind is self.kind, f"{event} changes the model's class.")
+        _require(_same_masks(now.masks, self.masks), f"{event} changes the model's masks.")
+
+    def require_numbers(self, before: State, event: str) -> None:
+        _require(self.tensors.keys() == before.tensors.keys(), f"{event} adds or removes tensors.")
+        for name, array in self.tensors.items():
+            _require(
+                np.array_equal(array, before.tensors[name], equal_nan=array.dtype.kind == "f"), f"{event} changes the numbers of {name!r}."
+            )
+
+
+class _Deliberate(Exception):
+    """Thrown by a contract to see what an exception leaves behind."""
+
+
+def _examples() -> Iterator[tuple[str, Build]]:
+    """Yield the example networks of the frameworks that are installed."""
+    found = [(name, build) for name, build in registry().examples.items() if _installed(name)]
+    _require(bool(found), "no framework with an example network is installed, so no contract can be tried.")
+    yield from found
+
+
+def _installed(name: str) -> bool:
+    try:
+        return any(framework.adapter() for framework in registry().frameworks if framework.name == name)
+    except MissingFramework:
+        return False
+
+
+def _run(who: str, contract: Callable[..., None], *given: Any) -> None:
+    promise = contract.__name__.replace("_", " ")
+    try:
+        contract(*given)
+    except AssertionError as error:
+        raise AssertionError(f"{who}: broken promise: {promise}: {error}") from None
+
+
+def _require(holds: bool, sentence: str) -> None:
+    # Not `assert`: python -O would turn the contracts off.
+    if not holds:
+        raise AssertionError(sentence)
+
+
+def _same_masks(left: Masks, right: Masks) -> bool:
+    same = {name: given.keys() for name, given in left.items()} == {name: given.keys() for name, given in right.items()}
+    return same and all(np.array_equal(mask, right[name][key]) for name, given in left.items() for key, mask in given.items())
+
+
+def _require_equal(found: tuple[Array, ...], expected: tuple[Array, ...], what: str) -> None:
+    _require(len(found) == len(expected), f"{what} are {len(found)} arrays, not {len(expected)}.")
+    for left, right in zip(found, expected, strict=True):
+        scale = float(np.abs(right).max(initial=1.0))
+        _require(left.shape == right.shape, f"{what} have shape {left.shape}, not {right.shape}.")
+        _require(float(np.abs(left - right).max(initial=0.0)) <= 1e-5 * scale, f"{what} differ by more than 1e-5 of their scale.")
