@@ -1,0 +1,77 @@
+"""What may be loaded, and when: checked in fresh processes, for a process that ran other tests has everything loaded."""
+
+import subprocess
+import sys
+
+import pytest
+
+PRUNE = """
+import numpy as np, nnc, sys
+from nnc_pruning import L1NormPruner
+pruner = L1NormPruner(model, [{"sparsity": 0.5, "op_names": ["first"]}])
+masked, masks = pruner.compress()
+pruner.unwrap_model()
+nnc.ModelSpeedup(model, example, masks).speedup_model()
+"""
+TORCH = """
+import torch
+from collections import OrderedDict
+linear = torch.nn.Linear
+model = torch.nn.Sequential(OrderedDict(first=linear(4, 6), act=torch.nn.ReLU(), second=linear(6, 2)))
+example = torch.ones(2, 4)
+"""
+KERAS = """
+import keras, numpy as np
+dense = keras.layers.Dense
+model = keras.Sequential([keras.Input((4,)), dense(6, activation="relu", name="first"), dense(2, name="second")])
+example = np.ones((2, 4), "float32")
+"""
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def loaded(code, *packages):
+    """Return which of the packages the code loads in a fresh process."""
+    return run(f"{code}\nimport sys; print(*sorted(sys.modules.keys() & {set(packages)}))").split()
+
+
+def test_importing_nnc_loads_no_framework_and_nothing_slow():
+    assert loaded("import nnc", "torch", "tensorflow", "keras", "matplotlib", "sklearn") == []
+
+
+def test_listing_the_plugins_loads_no_framework():
+    assert loaded("import nnc; nnc.algorithms()", "torch", "tensorflow", "keras") == []
+
+
+def test_importing_a_plugin_loads_no_framework():
+    assert loaded("import nnc_torch, nnc_tensorflow, nnc_pruning", "torch", "tensorflow", "keras") == []
+
+
+def test_importing_nnc_takes_less_than_half_a_second():
+    timed = "import time; start = time.perf_counter(); import nnc; print(time.perf_counter() - start)"
+
+    # The best of three: the first one may also read the disk or compile.
+    assert min(float(run(timed)) for _ in range(3)) < 0.5
+
+
+def test_importing_the_report_loads_no_matplotlib():
+    assert loaded("import nnc; nnc.report", "matplotlib", "jinja2") == []
+
+
+def test_the_schemas_load_nothing_of_nnc():
+    assert loaded("import nnc_schemas", "nnc") == []
+
+
+def test_pruning_a_torch_model_never_loads_tensorflow():
+    assert loaded(TORCH + PRUNE, "tensorflow", "keras") == []
+
+
+def test_pruning_a_keras_model_never_loads_torch():
+    assert loaded(KERAS + PRUNE, "torch") == []
+
+
+@pytest.mark.parametrize("name", ["compress", "report"])
+def test_a_function_that_bears_its_modules_name_stays_a_function(name):
+    assert run(f"import nnc.{name}, nnc; print(callable(nnc.{name}))") == "True\n"
