@@ -13,6 +13,8 @@ def run(graph: Graph, parameters: dict[str, Array], inputs: list[Array], shapes:
     known: dict[Tensor, Array] = dict(zip(graph.inputs, inputs, strict=True))
     for number, node in enumerate(graph.nodes):
         given = [None if t is None else known[t] if t in known else parameters[t.name] if t.name else t.data() for t in node.inputs]
+        if node.kind in ("linear", "conv") and given[2] is None:
+            given[2] = parameters.get(f"{node.layer}.bias")  # one that a fold has made
         known[node.outputs[0]] = OPERATIONS[node.kind](node, shapes[number][0] if shapes else node.outputs[0].shape, *given)
     return [known[tensor] for tensor in graph.outputs]
 

@@ -59,7 +59,7 @@ def block(draw, p: Pencil, values: list[Tensor], name: str, channel: int) -> Ten
 
 def random_masks(draw, p: Pencil) -> dict:
     masks = {}
-    for name in {path.rpartition(".")[0] for path in p.numbers}:
+    for name in dict.fromkeys(path.rpartition(".")[0] for path in p.numbers):
         out = len(p.numbers[f"{name}.weight"])
         rows = draw(st.lists(st.integers(0, out - 1), max_size=out, unique=True))
         masks |= masked(p, name, *rows, bias=draw(st.booleans()))

@@ -35,7 +35,7 @@ def test_heads_are_the_granules_of_an_attention():
 
     assert by_layers(groups) == {("q", "k", "v"): 3}
     flat = np.repeat([1.0, 2.0, 3.0], 4)
-    assert groups.scores(groups.shared[0], {name: flat for name in "qkv"}).tolist() == [12, 24, 36]
+    assert groups.scores(groups.shared[0], dict.fromkeys("qkv", flat)).tolist() == [12, 24, 36]
     assert groups.weights(groups.shared[0]) == 3 * 4 * 5
 
 
