@@ -1,0 +1,123 @@
+"""Keras layers as nnc sees them: dotted names, neutral types, parameters in the canonical orientation.
+
+    Conv2D kernel (3, 3, in, out)          -> weight (out, in, 3, 3)
+    DepthwiseConv2D kernel (3, 3, C, m)    -> weight (C * m, 1, 3, 3), index c * m + j
+    BatchNormalization gamma, moving_mean  -> weight, running_mean
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nnc.graph.ir import Array, Shape
+from nnc_tensorflow import ops
+from nnc_tensorflow.layouts import Layout, layout_of
+from nnc_tensorflow.names import MASKS, named_layers, own_variables
+from nnc_tensorflow.types import PRUNABLE, op_types
+
+_CANONICAL = {
+    "kernel": "weight",
+    "pointwise_kernel": "weight",
+    "depthwise_kernel": "depthwise_weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+    "embeddings": "weight",
+}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter of one layer: where Keras stores it, under which name code reads it, how it is laid out."""
+
+    name: str
+    attribute: str
+    variable: Any
+    layout: Layout
+
+    @property
+    def shape(self) -> Shape:
+        return self.layout.shape(tuple(self.variable.shape))
+
+
+@dataclass(frozen=True)
+class KerasLayer:
+    """Implements `nnc.adapter.Layer` over one Keras layer."""
+
+    name: str
+    layer: Any
+
+    @cached_property
+    def slots(self) -> dict[str, Slot]:
+        """The layer's own parameters by canonical name."""
+        found = {}
+        for attribute, variable in own_variables(self.layer).items():
+            name = _CANONICAL.get(attribute, attribute)
+            if name in found:
+                name = attribute
+            found[name] = Slot(name, attribute, variable, layout_of(self.layer, attribute, variable))
+        return found
+
+    @cached_property
+    def op_types(self) -> tuple[str, ...]:
+        return op_types(self.layer)
+
+    @property
+    def op_type(self) -> str:
+        return self.op_types[0]
+
+    @property
+    def prunable(self) -> bool:
+        return self.op_type in PRUNABLE and "weight" in self.slots
+
+    @property
+    def parameters(self) -> Mapping[str, Shape]:
+        return {name: slot.shape for name, slot in self.slots.items()}
+
+    @property
+    def native(self) -> Mapping[str, str]:
+        return MappingProxyType({slot.attribute: name for name, slot in self.slots.items() if slot.attribute != name})
+
+    @property
+    def ops(self) -> ModuleType:
+        return ops
+
+    @property
+    def weight(self) -> Any:
+        return self.effective("weight")
+
+    @property
+    def bias(self) -> Any | None:
+        return self.effective("bias") if "bias" in self.slots else None
+
+    def effective(self, parameter: str) -> Any:
+        """Return a parameter with its mask applied, a tensor in the canonical shape."""
+        slot = self.slots[parameter]
+        value = tf.convert_to_tensor(slot.variable.value)
+        mask = self.layer.__dict__.get(MASKS, {}).get(slot.attribute)
+        return slot.layout.canonical(value if mask is None else value * tf.cast(mask.value, value.dtype))
+
+    def numbers(self, parameter: str) -> Array:
+        """Return a parameter with its mask applied as a NumPy array in the canonical shape."""
+        return np.asarray(self.effective(parameter))
+
+    def canonical(self, parameter: str, array: Array) -> Array:
+        slot = self.slots[self.native.get(parameter, parameter)]
+        if np.shape(array) != tuple(slot.variable.shape):
+            raise ValueError(f"{parameter} has the shape {tuple(slot.variable.shape)} in Keras")
+        return np.asarray(slot.layout.canonical(tf.convert_to_tensor(array)))
+
+
+def keras_layers(model: keras.Layer) -> list[KerasLayer]:
+    """Return the layers that hold parameters of their own, in the order in which the model defines them."""
+    wrapped = (KerasLayer(name, layer) for name, layer in named_layers(model).items())
+    return [layer for layer in wrapped if layer.slots]

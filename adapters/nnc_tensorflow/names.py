@@ -1,0 +1,107 @@
+"""Dotted names for the layers and variables of any Keras model.
+
+In a Functional or Sequential model a child is named by `layer.name`; in any other layer by the attribute that holds it: `conv1`,
+`blocks.0`, `heads.a`. The model itself is "". The first name that reaches a layer is its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional  # the class itself is not exported
+
+#: Where a layer's `__dict__` keeps the variables that hold its masks, and a model's keeps the plans that made it.
+MASKS = "_nnc_masks"
+PLANS = "_nnc_plans"
+
+# Keras' own bookkeeping, and what `compile` and `fit` leave on a model: none of it is part of the architecture.
+_BOOKKEEPING = {
+    "_tracker",
+    "_layers",
+    "_operations",
+    "_trainable_variables",
+    "_non_trainable_variables",
+    "_metrics",
+    "_seed_generators",
+    "_functional",
+    "_inbound_nodes",
+    "_outbound_nodes",
+    "_losses",
+    "_tracked",
+    "optimizer",
+    "loss",
+    "_compile_loss",
+    "_compile_metrics",
+    "_loss_tracker",
+    MASKS,
+    PLANS,
+}
+
+
+def is_graph(layer: Any) -> bool:
+    """Tell whether a model is a graph of layers (Functional or Sequential), whose children have names of their own."""
+    return isinstance(layer, (Functional, keras.Sequential))
+
+
+def named_layers(model: keras.Layer) -> dict[str, keras.Layer]:
+    """Return every layer of a model by its dotted name, parents before children."""
+    names: dict[int, str] = {}
+    found: dict[str, keras.Layer] = {}
+
+    def visit(name: str, layer: keras.Layer) -> None:
+        if id(layer) in names:
+            return
+        names[id(layer)], found[name] = name, layer
+        for child_name, child in children(layer):
+            visit(f"{name}.{child_name}" if name else child_name, child)
+
+    visit("", model)
+    return found
+
+
+def children(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
+    """Yield a layer's children with their names within it."""
+    if is_graph(layer):
+        yield from ((child.name, child) for child in layer.layers)
+        return
+    seen = set()
+    for path, value in _attributes(layer):
+        if isinstance(value, keras.Layer) and not isinstance(value, keras.Metric):
+            seen.add(id(value))
+            yield path, value
+    # Layers that the attributes do not show, as those inside a foreign object, are tracked all the same.
+    yield from ((child.name, child) for child in layer._layers if id(child) not in seen)
+
+
+def own_variables(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """Return the variables that a layer holds itself by the name under which code reads them, in the order of creation."""
+    if is_graph(layer):
+        return {}
+    paths = {id(value): _public(layer, path) for path, value in reversed(list(_attributes(layer))) if isinstance(value, keras.Variable)}
+    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    return {paths.get(id(variable), variable.name): variable for variable in own}
+
+
+def _public(layer: keras.Layer, path: str) -> str:
+    """Return `kernel` for `_kernel` where the class has a property of that name, as Dense has."""
+    return path[1:] if path.startswith("_") and isinstance(getattr(type(layer), path[1:], None), property) else path
+
+
+def _attributes(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
+    """Yield what a layer's attributes hold, lists and dicts opened: ("blocks.0", layer)."""
+    for name, value in layer.__dict__.items():
+        if name not in _BOOKKEEPING and not name.startswith("_self_"):
+            yield from _opened(name, value)
+
+
+def _opened(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _opened(f"{path}.{key}", item)
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _opened(f"{path}.{number}", item)
+    else:
+        yield path, value

@@ -1,0 +1,159 @@
+"""Operations with weights: matrix products, convolutions, biases, lookups, fused normalisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnc.graph.ir import Tensor
+from nnc_tensorflow.layouts import Layout
+from nnc_tensorflow.read import Parameter, Reader, Reading, shape_of, static, unknown
+
+
+def mat_mul(reader: Reader, op: Any) -> None:
+    """A product with a parameter is a linear layer; the parameter is turned where Keras' own layout does not do."""
+    x, weight = op.inputs
+    parameter = reader.parameter(weight)
+    flags = ("transpose_a", "transpose_b") if op.type == "MatMul" else ("adj_x", "adj_y")
+    turn_x, turn_weight = (op.get_attr(flag) for flag in flags)
+    if parameter is None or turn_x or len(parameter.native) != 2 or parameter.squeezed or reader.parameter(x) is not None:
+        _plain_product(reader, op, turn_x, turn_weight)
+        return
+    out_in = parameter.layout == Layout((1, 0))  # the canonical orientation is (out, in) and Keras' is (in, out)
+    given = reader.tensor(x)
+    canonical = parameter.tensor if out_in != turn_weight else _turned(reader, parameter.tensor)
+    reader.emit("linear", op, (given, canonical, None))
+
+
+def _plain_product(reader: Reader, op: Any, turn_a: bool, turn_b: bool) -> None:
+    a, b = (reader.tensor(given) for given in op.inputs)
+    reader.emit("matmul", op, (_turned(reader, a) if turn_a else a, _turned(reader, b) if turn_b else b))
+
+
+def _turned(reader: Reader, x: Tensor) -> Tensor:
+    """Emit a transpose of the last two axes."""
+    rank = len(x.shape)
+    order = (*range(rank - 2), rank - 1, rank - 2)
+    return reader.step("transpose", x, tuple(x.shape[axis] for axis in order), permutation=order)
+
+
+def conv(reader: Reader, op: Any) -> None:
+    x, weight = op.inputs
+    channel = _channel_axis(op)
+    parameter = reader.parameter(weight)
+    kernel, out = shape_of(weight), shape_of(op.outputs[0])
+    depthwise = op.type == "DepthwiseConv2dNative"
+    given = reader.tensor(x)
+    if parameter is not None and _fits(parameter, depthwise):
+        canonical = parameter.tensor
+    else:
+        canonical = _canonical(reader, reader.tensor(weight), depthwise)
+    groups = given.shape[channel] // (1 if depthwise else kernel[-2])
+    attrs = {"channel_axis": channel, "groups": groups, "padded": _padded(op, given.shape, kernel, out, channel), "transposed": False}
+    reader.emit("conv", op, (given, canonical, None), attrs)
+
+
+def _fits(parameter: Parameter, depthwise: bool) -> bool:
+    """Tell whether a convolution's kernel is this parameter as it is: its layout is a kernel's, but for axes of size 1."""
+    rank = len(parameter.native)
+    order = (rank - 2, rank - 1) if depthwise else (rank - 1, rank - 2)
+    tail = parameter.view[-2:] == parameter.native[-2:]
+    return rank > 2 and tail and parameter.layout.depthwise == depthwise and parameter.layout.permutation[:2] == order
+
+
+def _canonical(reader: Reader, kernel: Tensor, depthwise: bool) -> Tensor:
+    """Emit the way from TensorFlow's layout of a kernel to the canonical orientation."""
+    rank = len(kernel.shape)
+    order = (rank - 2, rank - 1, *range(rank - 2)) if depthwise else (rank - 1, rank - 2, *range(rank - 2))
+    shape = tuple(kernel.shape[axis] for axis in order)
+    turned = reader.step("transpose", kernel, shape, permutation=order)
+    return reader.step("reshape", turned, (shape[0] * shape[1], 1, *shape[2:])) if depthwise else turned
+
+
+def conv_transposed(reader: Reader, op: Any) -> None:
+    """Conv2DBackpropInput(sizes, kernel (*k, out, in), x): what Keras calls a transposed convolution."""
+    _, weight, x = op.inputs
+    parameter, rank = reader.parameter(weight), len(shape_of(weight))
+    given, channel = reader.tensor(x), _channel_axis(op)
+    width = len(parameter.native) if parameter else 0
+    if parameter is not None and parameter.layout.permutation[:2] == (width - 2, width - 1) and not parameter.layout.depthwise:
+        canonical = parameter.tensor
+    else:
+        kernel = reader.tensor(weight)
+        order = (rank - 2, rank - 1, *range(rank - 2))
+        canonical = reader.step("transpose", kernel, tuple(kernel.shape[axis] for axis in order), permutation=order)
+    attrs = {"channel_axis": channel, "groups": given.shape[channel] // canonical.shape[1], "padded": True, "transposed": True}
+    reader.emit("conv", op, (given, canonical, None), attrs)
+
+
+def _channel_axis(op: Any) -> int:
+    """Return the channel axis of the operation's data format."""
+    return op.get_attr("data_format").decode().index("C")
+
+
+def _padded(op: Any, x: tuple[int, ...], kernel: tuple[int, ...], out: tuple[int, ...], channel: int) -> bool:
+    """Tell whether SAME padding, or explicit padding, really adds something for these sizes."""
+    padding = op.get_attr("padding").decode()
+    if padding == "EXPLICIT":
+        return any(op.get_attr("explicit_paddings"))
+    if padding == "VALID":
+        return False
+    strides, dilations = op.get_attr("strides"), op.get_attr("dilations")
+    spatial = [axis for axis in range(1, len(x)) if axis != channel]
+    return any((out[a] - 1) * strides[a] + (kernel[n] - 1) * dilations[a] + 1 > x[a] for n, a in enumerate(spatial))
+
+
+def bias_add(reader: Reader, op: Any) -> None:
+    """A vector added along the channels: from the right where they come last, else as (C, 1, 1)."""
+    x, bias = (reader.tensor(given) for given in op.inputs)
+    behind = len(x.shape) - 2 if op.get_attr("data_format") == b"NCHW" else 0
+    if behind:
+        bias = reader.step("reshape", bias, (*bias.shape, *(1,) * behind))
+    reader.emit("binary", op, (x, bias), {"function": "add"}, _add)
+
+
+def _add(a: Any, b: Any) -> Any:
+    return a + b
+
+
+def lookup(reader: Reader, op: Any) -> None:
+    """GatherV2 and ResourceGather: rows of a table are an embedding; a constant index along an axis is a slice."""
+    table, indices = op.inputs[0], op.inputs[1]
+    axis = int(static(op.inputs[2])) if len(op.inputs) > 2 else 0  # type: ignore[arg-type]
+    parameter, known = reader.parameter(table), static(indices)
+    if axis == 0 and len(parameter.view if parameter else shape_of(table)) == 2 and known is None:
+        reader.emit("embedding", op, (reader.tensor(indices), reader.tensor(table)))
+    elif known is None or (op.type == "GatherV2" and op.get_attr("batch_dims")):
+        unknown(reader, op)
+    elif known.ndim == 1:
+        reader.emit("slice", op, (reader.tensor(table),), {"axis": axis % len(shape_of(table)), "index": known % shape_of(table)[axis]})
+    elif known.ndim == 0:
+        reader.emit("select", op, (reader.tensor(table),), {"axis": axis % len(shape_of(table))})
+    else:
+        unknown(reader, op)
+
+
+def fused_batch_norm(reader: Reader, op: Any) -> None:
+    """In inference the statistics are the moving ones; in training they are the batch's, which no rule covers."""
+    if op.get_attr("is_training"):
+        unknown(reader, op)
+        return
+    attrs = {"channel_axis": _channel_axis(op), "epsilon": op.get_attr("epsilon")}
+    out = op.outputs[0]
+    reader.emit_part("batch_norm", [reader.tensor(given) for given in op.inputs], out, attrs)
+
+
+READINGS: dict[str, Reading] = {
+    "MatMul": mat_mul,
+    "BatchMatMulV2": mat_mul,
+    "Conv2D": conv,
+    "Conv3D": conv,
+    "DepthwiseConv2dNative": conv,
+    "Conv2DBackpropInput": conv_transposed,
+    "Conv3DBackpropInputV2": conv_transposed,
+    "BiasAdd": bias_add,
+    "BiasAddV1": bias_add,
+    "GatherV2": lookup,
+    "ResourceGather": lookup,
+    "FusedBatchNormV3": fused_batch_norm,
+    "FusedBatchNormV2": fused_batch_norm,
+}

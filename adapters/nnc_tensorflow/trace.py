@@ -1,0 +1,152 @@
+"""One forward pass as TensorFlow's graph of a concrete function, and who asked for each of its operations.
+
+The pass is traced with concrete shapes, so that no shape arithmetic is left, and with nested functions inlined. Variables are found
+through the function's captures, which hold them by identity.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import nnc
+from nnc.errors import ConfigError, TraceError
+from nnc.graph.ir import Graph, Source
+
+_LOCK = threading.RLock()
+_OURS = (os.path.dirname(os.path.abspath(nnc.__file__)) + os.sep, os.path.dirname(os.path.abspath(__file__)) + os.sep)
+_PACKAGES = tuple(os.path.dirname(os.path.abspath(package.__file__)) + os.sep for package in (keras, tf))
+
+
+@dataclass
+class Recording:
+    """A concrete function, and for each of its operations (by name) the path of the layer in whose call it was made."""
+
+    function: Any
+    layers: dict[str, keras.Layer]
+    owners: dict[str, str] = field(default_factory=dict)
+    written: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def source(self, op: Any) -> Source | None:
+        """Return the user's line that asked for an operation, or None where only Keras' own code did."""
+        frames = [(frame.filename, frame.lineno, frame.name) for frame in op.traceback]
+        return user_line(frames, self.layers.get(self.owners.get(op.name, "")))
+
+
+def record(infer: Callable[..., Any], tensors: Sequence[tf.Tensor], layers: dict[str, keras.Layer]) -> Recording:
+    """Trace `infer` on tensors of these shapes. Raises `ConfigError` where a layer refuses the inputs, else `TraceError`."""
+    recording = Recording(None, layers)
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+    with _LOCK, _inlined(), _calls_recorded(recording):
+        try:
+            recording.function = tf.function(infer, autograph=False).get_concrete_function(*specs)
+        except Exception as error:
+            raise _failure(error, specs, recording) from error
+    return recording
+
+
+def user_line(frames: Sequence[tuple[str, int, str]], layer: keras.Layer | None) -> Source | None:
+    """Return the innermost line outside of Keras, TensorFlow and nnc, looking no further out than nnc's own call of the model."""
+    for file, line, name in reversed(frames):
+        if file.startswith(_OURS):
+            return None
+        if not _foreign(file):
+            return Source(file, line, _qualified(name, file, line, layer))
+    return None
+
+
+def _foreign(file: str) -> bool:
+    """Tell whether a file belongs to Keras, TensorFlow, or Python's own machinery."""
+    return file.startswith(_PACKAGES) or file.startswith("<") or f"{os.sep}contextlib.py" in file or f"{os.sep}threading.py" in file
+
+
+def _qualified(name: str, file: str, line: int, layer: keras.Layer | None) -> str:
+    """Return `Net.call` for `call`, where a class of the layer defines the function at that place."""
+    for cls in layer.__class__.__mro__ if layer is not None else ():
+        code = getattr(cls.__dict__.get(name), "__code__", None)
+        if code is not None and code.co_filename == file and code.co_firstlineno <= line:
+            return f"{cls.__qualname__}.{name}"
+    return name
+
+
+@contextmanager
+def _inlined() -> Iterator[None]:
+    """Run nested tf.functions as part of the traced one: grouped convolutions are such calls on a CPU."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+@contextmanager
+def _calls_recorded(recording: Recording) -> Iterator[None]:
+    """Note for each operation made meanwhile, in this thread, the innermost layer whose call makes it."""
+    paths = {id(layer): path for path, layer in recording.layers.items()}
+    plain, thread = keras.Layer.__call__, threading.get_ident()
+
+    def noted(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        path = paths.get(id(layer))
+        if path is None or threading.get_ident() != thread or tf.executing_eagerly():
+            return plain(layer, *args, **kwargs)
+        graph = tf.compat.v1.get_default_graph()
+        start = len(graph.get_operations())
+        try:
+            return plain(layer, *args, **kwargs)
+        finally:
+            for op in graph.get_operations()[start:]:
+                recording.owners.setdefault(op.name, path)
+
+    keras.Layer.__call__ = noted
+    try:
+        yield
+    finally:
+        keras.Layer.__call__ = plain
+
+
+def _failure(error: Exception, specs: Sequence[Any], recording: Recording) -> Exception:
+    """Return what to raise for a model that failed on the example inputs."""
+    shapes = ", ".join(f"{tuple(spec.shape)} {spec.dtype.name}" for spec in specs)
+    source = _failed_line(error, recording.layers)
+    reason = f"{type(error).__name__}: {_short(error)}"
+    if source is None and isinstance(error, (ValueError, TypeError)):
+        return ConfigError(f"example_inputs: the model does not accept {shapes}: {reason}")
+    place = f"{source}, in {source.function}" if source else "the model"
+    failure = TraceError(f"{place}: the model failed on example inputs of shape {shapes}: {reason}")
+    failure.graph, failure.source = Graph(), source  # type: ignore[attr-defined]
+    return failure
+
+
+def _failed_line(error: BaseException, layers: dict[str, keras.Layer]) -> Source | None:
+    """Return the user's line that an exception passed through, the innermost one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        frames, trace = [], seen.__traceback__
+        while trace is not None:
+            frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno, trace.tb_frame))
+            trace = trace.tb_next
+        for file, line, frame in reversed(frames):
+            if not file.startswith(_OURS) and not _foreign(file):
+                return Source(file, line, frame.f_code.co_qualname if hasattr(frame.f_code, "co_qualname") else _named(frame, layers))
+        seen = seen.__cause__
+    return None
+
+
+def _named(frame: Any, layers: dict[str, keras.Layer]) -> str:
+    owner = frame.f_locals.get("self")
+    return _qualified(frame.f_code.co_name, frame.f_code.co_filename, frame.f_lineno, owner if isinstance(owner, keras.Layer) else None)
+
+
+def _short(error: Exception) -> str:
+    """Return the lines of Keras' message that say what is wrong, without its list of arguments."""
+    text = str(error).split("Arguments received by")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Exception encountered")]
+    return " ".join(lines).replace("\x1b[1m", "").replace("\x1b[0m", "")

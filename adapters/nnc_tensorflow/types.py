@@ -1,0 +1,58 @@
+"""Keras' layer classes in nnc's neutral vocabulary."""
+
+from __future__ import annotations
+
+import keras
+
+from nnc_tensorflow.layouts import linear_einsum
+
+#: Keras' class name -> the neutral name, and the more general one where there is one.
+_NEUTRAL: dict[str, tuple[str, ...]] = {
+    "Dense": ("Linear",),
+    "Conv1D": ("Conv1d",),
+    "Conv2D": ("Conv2d",),
+    "Conv3D": ("Conv3d",),
+    "Conv1DTranspose": ("ConvTranspose1d",),
+    "Conv2DTranspose": ("ConvTranspose2d",),
+    "Conv3DTranspose": ("ConvTranspose3d",),
+    "DepthwiseConv1D": ("DepthwiseConv1d", "Conv1d"),
+    "DepthwiseConv2D": ("DepthwiseConv2d", "Conv2d"),
+    "SeparableConv1D": ("SeparableConv1d", "Conv1d"),
+    "SeparableConv2D": ("SeparableConv2d", "Conv2d"),
+    "Embedding": ("Embedding",),
+    "LayerNormalization": ("LayerNorm",),
+    "GroupNormalization": ("GroupNorm",),
+    "RMSNormalization": ("RMSNorm",),
+    "PReLU": ("PReLU",),
+}
+
+#: Neutral types whose weight has output channels in its first axis.
+PRUNABLE = {
+    "Linear",
+    *(f"{kind}{rank}d" for kind in ("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv") for rank in (1, 2, 3)),
+}
+
+
+def op_types(layer: keras.Layer) -> tuple[str, ...]:
+    """Return every name under which a config_list may ask for a layer: the neutral ones first, its own class last."""
+    own = layer.__class__.__name__
+    base = next((cls.__name__ for cls in layer.__class__.__mro__ if getattr(keras.layers, cls.__name__, None) is cls), own)
+    names = (*_neutral(layer, base), base, own)
+    return tuple(dict.fromkeys(names))
+
+
+def _neutral(layer: keras.Layer, base: str) -> tuple[str, ...]:
+    if base == "BatchNormalization":
+        return (f"BatchNorm{max(1, _rank(layer) - 2)}d",)
+    if base == "EinsumDense" and linear_einsum(layer):
+        return ("Linear",)
+    return _NEUTRAL.get(base, ())
+
+
+def _rank(layer: keras.Layer) -> int:
+    """Return the rank of the input that a layer was built for."""
+    spec = layer.input_spec
+    if getattr(spec, "ndim", None):
+        return int(spec.ndim)
+    shapes = getattr(layer, "_build_shapes_dict", None) or {}
+    return len(next(iter(shapes.values()), (None, None)))
