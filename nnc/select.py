@@ -118,7 +118,9 @@ class _Matcher:
     def wrong_type(self, where: str, word: str) -> str:
         if any(_of_type(word, self.layers)):
             return f"{where} matches only layers that have no output channels of their own to prune. {_LIST}"
-        known = sorted({kind for layer in self.prunable.values() for kind in layer.op_types})
+        prunable = self.prunable.values()
+        # The neutral names come first: of two that are equally near, they are the ones to recommend.
+        known = list(dict.fromkeys([*(layer.op_type for layer in prunable), *(kind for layer in prunable for kind in layer.op_types)]))
         return f"{where} matches no layer{nearest(word, known)}. The model has {', '.join(known)}. {_LIST}"
 
     def barren(self) -> str:
