@@ -58,8 +58,8 @@ def demo(
     console = Console()
     digits = load_digits(limit)
     console.print(f"data: {digits.source}, {len(digits.images):,} to train on, {len(digits.test_images):,} to test", highlight=False)
-    for one in demos:
-        result = _run_with_progress(one, digits, Settings(epochs=epochs), output)
+    for name, one in demos.items():
+        result = _run_with_progress(one, digits, Settings(epochs=epochs), output / name)
         console.print(demo_table(result))
         for file in result.files:
             console.print(f"saved: {file}", highlight=False, soft_wrap=True)
@@ -127,20 +127,20 @@ def compress(
         Console().print(report, f"saved: {output}")
 
 
-def _demos(framework: str) -> list[Demo]:
-    """Return the demo of one framework, or of all that are installed."""
+def _demos(framework: str) -> dict[str, Demo]:
+    """Return the demo of one framework, or of all that are installed, by the framework's name."""
     from nnc.registry import registry
 
     known = registry().demos
     if framework != "all":
         if framework not in known:
             raise ConfigError(f"--framework: {framework!r} has no demo{nearest(framework, known)}. There are {', '.join(known)}, and all.")
-        return [_demo(framework)]
-    demos: list[Demo] = []
+        return {framework: _demo(framework)}
+    demos: dict[str, Demo] = {}
     # torch has to be imported before tensorflow, in a process that uses both.
     for name in sorted(known, key=lambda name: name != "torch"):
         try:
-            demos.append(_demo(name))
+            demos[name] = _demo(name)
         except MissingFramework as error:
             typer.echo(f"left out: {error}", err=True)
     if not demos:
@@ -158,14 +158,14 @@ def _demo(framework: str) -> Demo:
         raise MissingFramework(f"{framework} cannot be imported: {error}. Install it: pip install 'nnc-toolkit[{extra}]'.") from error
 
 
-def _run_with_progress(demo: Demo, digits: Digits, settings: Settings, output: Path) -> Result:
+def _run_with_progress(demo: Demo, digits: Digits, settings: Settings, folder: Path) -> Result:
     from rich.progress import Progress
 
     from nnc.demo import run_demo
 
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{demo.framework}: train and fine-tune", total=settings.batches(digits))
-        return run_demo(demo, digits, settings, output, lambda: progress.advance(task))
+        return run_demo(demo, digits, settings, folder, lambda: progress.advance(task))
 
 
 def _layer_row(layer: Layer) -> dict[str, Any]:

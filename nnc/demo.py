@@ -31,7 +31,10 @@ REPEATS = 30
 
 
 class Demo(Protocol):
-    """The network of the demo on one framework: conv1 1->20, conv2 20->50 (5x5), fc1 800->500, fc2 500->10, log_softmax."""
+    """The network of the demo on one framework: conv1 1->20, conv2 20->50 (5x5), fc1 800->500, fc2 500->10, log_softmax.
+
+    `framework` is its name for a reader.
+    """
 
     framework: str
 
@@ -113,8 +116,8 @@ class Result:
     files: tuple[Path, ...]
 
 
-def run_demo(demo: Demo, digits: Digits, settings: Settings, output: Path, advance: Callable[[], None]) -> Result:
-    """Train, prune, shrink, fine-tune and save on one framework; `advance()` is called after each batch."""
+def run_demo(demo: Demo, digits: Digits, settings: Settings, folder: Path, advance: Callable[[], None]) -> Result:
+    """Train, prune, shrink, fine-tune, and save to `folder`; `advance()` is called after each batch."""
 
     def train(network: Any, epochs: int, rate: float) -> None:
         demo.train(
@@ -152,7 +155,7 @@ def run_demo(demo: Demo, digits: Digits, settings: Settings, output: Path, advan
     costs, conditions = _costs(networks, example)
     # Fine-tuning changes the numbers in the small network, not what it costs.
     stages = map(Stage, STAGES, [*costs, costs[-1]], sizes, accuracies)
-    return Result(demo.framework, tuple(stages), conditions, _saved(demo, small, output / demo.framework))
+    return Result(demo.framework, tuple(stages), conditions, _saved(demo, small, folder))
 
 
 def _masked_twin(demo: Demo, seed: int) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("nnc", "adapters", "algorithms", "schemas", "examples", "benchmarks", "tests")
+PACKAGES = ("nnc", "adapters/nnc_torch", "adapters/nnc_tensorflow", "algorithms/nnc_pruning", "schemas/nnc_schemas")
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 
 

@@ -13,8 +13,6 @@ def test_the_demo_prints_its_table_and_saves_small_models(framework, tmp_path, m
     result = CliRunner().invoke(app, words)
     lines = [line.split("│") for line in result.stdout.splitlines() if "│" in line]
     rows = {line[1].strip(): [cell.strip() for cell in line[2:6]] for line in lines}
-        line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:6]] for line in result.stdout.splitlines() if "│" in line
-    }
 
     assert result.exit_code == 0, result.output
     assert rows["parameters"] == ["431,080", "431,080", "109,295", "109,295"]
