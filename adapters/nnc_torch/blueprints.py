@@ -1,0 +1,35 @@
+"""Plain data from which a model's architecture is built again: for transformers, its class and its config."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from nnc.errors import StorageError
+
+
+def blueprint(model: nn.Module) -> dict[str, Any] | None:
+    """Return `{"transformers": class name, "config": {...}}`, or None for a model that is not transformers' own."""
+    transformers = sys.modules.get("transformers")
+    if transformers is None or not isinstance(model, transformers.PreTrainedModel):
+        return None
+    name = type(model).__name__
+    if getattr(transformers, name, None) is not type(model):
+        return None
+    return {"transformers": name, "config": json.loads(model.config.to_json_string(use_diff=False))}
+
+
+def rebuild(blueprint: Mapping[str, Any]) -> nn.Module:
+    """Return a fresh model. Raises StorageError where transformers is missing or has no such class."""
+    try:
+        import transformers
+
+        cls = getattr(transformers, blueprint["transformers"])
+    except (ImportError, AttributeError, KeyError) as error:
+        name = blueprint.get("transformers")
+        raise StorageError(f"the saved model is transformers' {name}, which cannot be built here: {error}") from error
+    return cls._from_config(cls.config_class.from_dict(blueprint["config"]))

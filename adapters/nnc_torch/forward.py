@@ -1,0 +1,81 @@
+"""Install a forward with other sizes on one module's instance; its class stays the user's."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from nnc.errors import SpeedupError
+from nnc.graph.plan import Reshape
+
+_RESHAPES = {"view", "reshape", torch.reshape}
+
+
+def rewrite(model: nn.Module, reshape: Reshape) -> None:
+    """Give a layer of the model a method in which the call that `reshape` describes has the new sizes.
+
+    Raises SpeedupError, with what to write there instead, where that cannot be done.
+    """
+    module = model.get_submodule(reshape.layer)
+    name = reshape.function.rpartition(".")[2] or "forward"
+    method = getattr(module, name, None)
+    if not isinstance(method, types.MethodType):
+        raise SpeedupError(f"{_place(reshape)}: {reshape.function} is no method of {type(module).__name__}; {_advice(reshape)}")
+    if _has_source(method.__func__):
+        from nnc.resize import resized
+
+        function = resized(method.__func__, reshape)
+        setattr(module, name, types.MethodType(function, module))
+    elif name == "forward":
+        module.forward = _regenerated(module, reshape).forward
+    else:
+        raise SpeedupError(f"{_place(reshape)}: the source of {reshape.function} cannot be read; {_advice(reshape)}")
+
+
+def _place(reshape: Reshape) -> str:
+    return f"{reshape.layer or 'model'}: line {reshape.line + 1} of {reshape.function or 'forward'}"
+
+
+def _advice(reshape: Reshape) -> str:
+    return f"write the size {list(reshape.old)} so that it follows from the tensor, as x.flatten(1) does, or from a layer's attribute."
+
+
+def _has_source(function: Any) -> bool:
+    try:
+        inspect.getsource(function)
+    except (OSError, TypeError):
+        return False
+    return True
+
+
+class _OneModule(fx.Tracer):
+    """Traces a module's own forward; its children are calls."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+def _regenerated(module: nn.Module, reshape: Reshape) -> fx.GraphModule:
+    """Return a module's forward regenerated from its fx graph, for a class whose source is nowhere (a REPL, a heredoc)."""
+    try:
+        graph = _OneModule().trace(module)
+    except Exception as error:
+        raise SpeedupError(
+            f"{_place(reshape)}: the source of {type(module).__name__}.forward cannot be read, and torch.fx cannot trace it ({error}); "
+            f"{_advice(reshape)}"
+        ) from error
+    calls = [node for node in graph.nodes if node.target in _RESHAPES and _given(node) == reshape.old]
+    if not calls:
+        raise SpeedupError(f"{_place(reshape)}: no call in {type(module).__name__}.forward gives {list(reshape.old)}; {_advice(reshape)}")
+    for node in calls:
+        node.args = (node.args[0], *reshape.new) if node.op == "call_method" else (node.args[0], tuple(reshape.new))
+    return fx.GraphModule(module, graph)
+
+
+def _given(node: fx.Node) -> tuple[Any, ...]:
+    sizes = node.args[1:]
+    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else tuple(sizes)

@@ -1,0 +1,90 @@
+"""Run a model for its outputs: what example inputs may be, inference mode and back, and outputs as a flat list."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nnc.errors import ConfigError
+
+
+def arguments(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments that example inputs stand for.
+
+    A tensor is the one argument, a tuple or list are positional ones, a dict keyword ones. Raises ConfigError for anything else,
+    and where the model's forward does not take them.
+    """
+    args, kwargs = _split(example_inputs)
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ConfigError(
+            f"example_inputs: {type(model).__name__}.forward{signature} does not take them: {error}. "
+            "A tensor is the only argument, a tuple or list the positional ones, a dict the keyword ones."
+        ) from None
+    return args, kwargs
+
+
+def _split(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example_inputs, torch.Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        return tuple(example_inputs), {}
+    kind = type(example_inputs)
+    hint = "; torch.from_numpy(...) makes a tensor of it" if isinstance(example_inputs, np.ndarray) else ""
+    raise ConfigError(f"example_inputs: a {kind.__module__}.{kind.__qualname__}; give a torch tensor, or a tuple or dict of them{hint}.")
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Put every module into inference mode, without gradients, and give each its own training flag back."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False  # not model.eval(): users override it
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a nest of tuples, lists, mappings (transformers' ModelOutput too) and dataclasses, in order."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors_in(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor's numbers; types that NumPy lacks (bfloat16) come as float32."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    try:
+        return plain.numpy()
+    except TypeError:
+        return plain.float().numpy()
+
+
+def run(model: nn.Module, example_inputs: Any) -> tuple[np.ndarray, ...]:
+    """Return the outputs of one forward pass in inference mode."""
+    args, kwargs = arguments(model, example_inputs)
+    with inference(model):
+        return tuple(to_numpy(tensor) for tensor in tensors_in(model(*args, **kwargs)))

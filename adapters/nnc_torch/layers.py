@@ -1,0 +1,144 @@
+"""What a torch module is called, and how its parameters lie.
+
+torch stores weights in the canonical `(out, in, *kernel)` but for two: a transposed convolution `(in, out / groups, *kernel)` and
+transformers' `Conv1D`, a linear layer that keeps `(in, out)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import array_api_compat.torch
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils import parametrize
+
+T = TypeVar("T", torch.Tensor, np.ndarray)
+
+#: torch's name -> the neutral one, where they differ.
+NEUTRAL: Mapping[str, str] = MappingProxyType({"MultiheadAttention": "MultiHeadAttention"})
+
+
+def swapped(array: T, groups: int) -> T:
+    """Return `(in, out / groups, *kernel)` as `(out, in / groups, *kernel)`, or that the other way round: it is its own inverse."""
+    rows, columns, *kernel = array.shape
+    blocks = array.reshape(groups, rows // groups, columns, *kernel)
+    return blocks.swapaxes(1, 2).reshape(groups * columns, rows // groups, *kernel)
+
+
+def swap_groups(module: nn.Module, parameter: str) -> int:
+    """Return the groups with which `swapped` makes a parameter canonical, or 0 where it is stored canonically."""
+    if parameter != "weight":
+        return 0
+    if isinstance(module, _ConvTransposeNd):
+        return module.groups
+    return int(is_transformers_linear(module))
+
+
+def canonical(module: nn.Module, parameter: str, array: T) -> T:
+    """Return an array in the layout of a module's parameter in the canonical one."""
+    groups = swap_groups(module, parameter)
+    return swapped(array, groups) if groups else array
+
+
+def native(module: nn.Module, parameter: str, array: T, groups: int | None = None) -> T:
+    """Return a canonical array in the layout in which the module stores it; `groups`: those that it will have, if others."""
+    stored = swap_groups(module, parameter)
+    return swapped(array, groups or stored) if stored else array
+
+
+def is_transformers_linear(module: nn.Module) -> bool:
+    """Say whether a module is transformers' Conv1D, GPT-2's linear layer, without importing transformers."""
+    return any(cls.__name__ == "Conv1D" and cls.__module__.startswith("transformers.") for cls in type(module).__mro__)
+
+
+def type_names(module: nn.Module) -> tuple[str, ...]:
+    """Return the names by which a config_list may ask for a module: neutral, more general, and its own class."""
+    own = parametrize.type_before_parametrizations(module)
+    known = [cls.__name__ for cls in own.__mro__ if cls is not nn.Module and getattr(nn, cls.__name__, None) is cls]
+    name = NEUTRAL.get(known[0], known[0]) if known else own.__name__
+    names = ["Linear"] if is_transformers_linear(module) else [name]
+    if isinstance(module, _ConvNd) and not module.transposed and module.groups == module.in_channels > 1:
+        names.insert(0, f"Depthwise{name}")
+    return tuple(dict.fromkeys((*names, own.__name__)))
+
+
+def is_prunable(module: nn.Module) -> bool:
+    """Say whether the first axis of a module's canonical weight is its output channels."""
+    return isinstance(module, nn.Linear | _ConvNd) or is_transformers_linear(module)
+
+
+def parametrizations(module: nn.Module) -> dict[str, Any]:
+    """Return the parametrization lists of a module by the parameter that they stand in front of."""
+    return dict(module.parametrizations.items()) if parametrize.is_parametrized(module) else {}
+
+
+def stored_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return a module's own parameters by name, those behind a mask included."""
+    own = {name: parameter for name, parameter in module._parameters.items() if parameter is not None}
+    return own | {name: behind.original for name, behind in parametrizations(module).items()}
+
+
+def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules of a model by name, without those that nnc or torch puts in for parametrizations."""
+    for name, module in model.named_modules():
+        if "parametrizations" not in name.split("."):
+            yield name, module
+
+
+def join(layer: str, parameter: str) -> str:
+    """Return a parameter's path."""
+    return f"{layer}.{parameter}" if layer else parameter
+
+
+@dataclass(frozen=True)
+class TorchLayer:
+    """A module that holds parameters of its own, as an algorithm sees it."""
+
+    name: str
+    module: nn.Module
+
+    @property
+    def op_type(self) -> str:
+        return self.op_types[0]
+
+    @property
+    def op_types(self) -> tuple[str, ...]:
+        return type_names(self.module)
+
+    @property
+    def prunable(self) -> bool:
+        return is_prunable(self.module)
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        stored = stored_parameters(self.module).items()
+        return {name: tuple(canonical(self.module, name, tensor.detach()).shape) for name, tensor in stored}
+
+    @property
+    def native(self) -> dict[str, str]:
+        return {name: name for name in stored_parameters(self.module)}
+
+    @property
+    def ops(self) -> Any:
+        return array_api_compat.torch
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self._effective("weight")
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        return self._effective("bias") if "bias" in stored_parameters(self.module) else None
+
+    def canonical(self, parameter: str, array: np.ndarray) -> np.ndarray:
+        return canonical(self.module, parameter, np.asarray(array))
+
+    @torch.no_grad()
+    def _effective(self, parameter: str) -> torch.Tensor:
+        return canonical(self.module, parameter, getattr(self.module, parameter).detach())

@@ -1,0 +1,40 @@
+"""Notice the sizes that the user's code gives to `reshape`: torch resolves them before the operation is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+
+class Literals(TorchFunctionMode):
+    """While entered, `sizes` are those of the reshape that runs now, else None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: tuple[int, ...] | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func is not torch.Tensor.reshape and func is not torch.reshape:
+            return func(*args, **(kwargs or {}))
+        self.sizes = _sizes(args, kwargs or {})
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.sizes = None
+
+    def resolve(self, given: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the user's sizes where they stand for the resolved ones, as (-1, 800) does for (2, 800); else `given`."""
+        sizes = self.sizes
+        if sizes is None or len(sizes) != len(given):
+            return given
+        return sizes if all(s in (-1, g) for s, g in zip(sizes, given, strict=True)) else given
+
+
+def _sizes(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    given = kwargs.get("shape", args[1:])
+    if len(given) == 1 and not isinstance(given[0], int):
+        given = given[0]
+    return tuple(given)

@@ -1,0 +1,105 @@
+"""See weights through masks: a parametrization stands in front of the stored Parameter, which itself never changes.
+
+    conv1.weight              where(keep, stored, 0), computed on every read
+    the stored Parameter      the same object as before, so that an optimizer made earlier stays valid
+
+A masked weight gets no gradient, and what an optimizer's momentum or weight decay does to the stored number is never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from nnc.adapter import Masks
+from nnc_torch.layers import canonical, layers_of, native, parametrizations, stored_parameters
+
+
+class Mask(nn.Module):
+    """A parametrization that shows 0 where `keep` is False.
+
+    `keep` moves with the model (`.to(device)`) but stays out of its state_dict. `order` is the order of the module's parameters
+    before the mask: an optimizer's state_dict counts parameters, so it must come back.
+    """
+
+    def __init__(self, keep: torch.Tensor, order: tuple[str, ...]) -> None:
+        super().__init__()
+        self.keep: torch.Tensor
+        self.register_buffer("keep", keep, persistent=False)
+        self.order = order
+
+    def forward(self, stored: torch.Tensor) -> torch.Tensor:
+        return torch.where(self.keep, stored, 0.0)  # not a product: 0 * nan is nan
+
+
+def masks_of(model: nn.Module) -> Masks:
+    """Return the masks on a model, in canonical shapes."""
+    found: Masks = {}
+    for layer, module, parameter, mask in _masked(model):
+        found.setdefault(layer, {})[parameter] = canonical(module, parameter, mask.keep).cpu().numpy()
+    return found
+
+
+def set_masks(model: nn.Module, masks: Masks) -> None:
+    """Replace all masks on a model; after an exception the old ones are back."""
+    before = masks_of(model)
+    try:
+        _remove(model)
+        _add(model, masks)
+    except BaseException:
+        _remove(model)
+        _add(model, before)
+        raise
+
+
+@contextmanager
+def unmasked(model: nn.Module) -> Iterator[None]:
+    """Take the masks off while the block runs."""
+    before = masks_of(model)
+    if before:
+        _remove(model)
+    try:
+        yield
+    finally:
+        if before:
+            _add(model, before)
+
+
+def native_masks(model: nn.Module, masks: Masks) -> dict[int, torch.Tensor]:
+    """Return `{id(stored parameter): keep}` in torch's layouts and on its devices; tied parameters get the masks of all their names."""
+    found: dict[int, torch.Tensor] = {}
+    for layer, module in layers_of(model):
+        stored = stored_parameters(module)
+        for parameter, mask in masks.get(layer, {}).items():
+            tensor = stored[parameter]
+            keep = torch.from_numpy(np.ascontiguousarray(native(module, parameter, np.asarray(mask, bool)))).to(tensor.device)
+            found[id(tensor)] = found[id(tensor)] & keep if id(tensor) in found else keep
+    return found
+
+
+def _add(model: nn.Module, masks: Masks) -> None:
+    keeps = native_masks(model, masks)
+    for _, module in list(layers_of(model)):
+        order = tuple(module._parameters)
+        for parameter, tensor in stored_parameters(module).items():
+            if id(tensor) in keeps:
+                parametrize.register_parametrization(module, parameter, Mask(keeps[id(tensor)], order))
+
+
+def _remove(model: nn.Module) -> None:
+    for _, module, parameter, mask in list(_masked(model)):
+        parametrize.remove_parametrizations(module, parameter, leave_parametrized=False)
+        ordered = {name: module._parameters[name] for name in mask.order if name in module._parameters}
+        module._parameters.clear()
+        module._parameters.update(ordered)
+
+
+def _masked(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Mask]]:
+    for layer, module in layers_of(model):
+        for parameter, chain in parametrizations(module).items():
+            yield from ((layer, module, parameter, mask) for mask in chain if isinstance(mask, Mask))

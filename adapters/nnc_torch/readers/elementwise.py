@@ -1,0 +1,174 @@
+"""Elementwise operations, and those that leave the numbers as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnc.graph.ir import Array, Tensor, constant
+from nnc_torch.record import Call
+
+aten = torch.ops.aten
+
+
+def identity(call: Call) -> None:
+    """A copy, a cast or an alias; that of a parameter is the parameter."""
+    source = call.get("self", call.get("input"))
+    output, shown = call.output, call.values.weight(source)
+    if output is source:
+        return
+    if shown is not None:
+        values = call.values
+        values.later(output, lambda: values.read(source), *shown)
+        return
+    call.emit("identity", call.values.read(source))
+
+
+def copy(call: Call) -> None:
+    """copy_(self, src): self holds src from now on."""
+    source = call.read("src")
+    assert source is not None
+    kind = "identity" if source.shape == tuple(call.output.shape) else "expand"
+    call.emit(kind, source)
+
+
+def pointwise(call: Call) -> bool | None:
+    """One function of each element of the first argument; the others are numbers."""
+    name = next(iter(call.operation.arguments))
+    if sum(isinstance(value, torch.Tensor) for value in (*call.args, *call.kwargs.values())) != 1:
+        return False
+    rest, kwargs, function = tuple(call.args[1:]), dict(call.kwargs), _pure(call)
+
+    def evaluate(x: Array) -> Array:
+        with torch.no_grad():
+            return function(torch.tensor(np.asarray(x)), *rest, **kwargs).numpy()
+
+    call.emit("pointwise", call.read(name), evaluate=evaluate)
+    return None
+
+
+def _pure(call: Call) -> Callable[..., torch.Tensor]:
+    """Return the operation that leaves its arguments alone: relu for relu_."""
+    return getattr(aten, call.func.overloadpacket.__name__.rstrip("_"))
+
+
+def fill(call: Call) -> bool | None:
+    """fill_(self, value), zero_(self): every element is one number."""
+    value = call.get("value", 0)
+    if isinstance(value, torch.Tensor):
+        return False
+    call.emit("pointwise", call.read("self"), evaluate=lambda x: np.full_like(x, value))
+    return None
+
+
+def binary(function: str, compute: Callable[[Any, Any], Any] | None = None) -> Callable[[Call], bool | None]:
+    """Return the reader of an elementwise operation of two operands; a number is a constant."""
+
+    def read(call: Call) -> bool | None:
+        names = list(call.operation.arguments)
+        a, b = call.read(names[0]), call.read(names[1])
+        if function == "div" and call.get("rounding_mode") is not None:
+            call.emit("binary", a, b, function="other")
+            return None
+        if call.get("alpha", 1) != 1:
+            b = _times(call, b, call["alpha"])
+        call.emit("binary", a, b, evaluate=_on_arrays(compute) if compute else None, function=function)
+        return None
+
+    return read
+
+
+def _on_arrays(compute: Callable[[Any, Any], Any]) -> Callable[[Array, Array], Array]:
+    return lambda a, b: np.asarray(compute(np.asarray(a), np.asarray(b)))
+
+
+def _times(call: Call, tensor: Tensor | None, factor: float) -> Tensor:
+    assert tensor is not None
+    return call.node("binary", (tensor, constant(factor)), tensor.shape, lambda a, b: a * b, function="mul")
+
+
+def reverse_subtract(call: Call) -> None:
+    """rsub(self, other, alpha): other - alpha * self."""
+    a, b = call.read("self"), call.read("other")
+    if call["alpha"] != 1:
+        a = _times(call, a, call["alpha"])
+    call.emit("binary", b, a, evaluate=_on_arrays(np.subtract), function="sub")
+
+
+def where(call: Call) -> bool | None:
+    """where(condition, self, other), masked_fill(self, mask, value): all broadcast, and nothing is known of the result."""
+    tensors = [call.values.read(value) for value in call.args if isinstance(value, torch.Tensor)]
+    if len(tensors) < 2:
+        return False
+    joined = tensors[0]
+    for tensor in tensors[1:-1]:
+        shape = np.broadcast_shapes(joined.shape, tensor.shape)
+        joined = call.node("binary", (joined, tensor), shape, function="other")
+    call.emit("binary", joined, tensors[-1], function="other")
+    return None
+
+
+def addcmul(call: Call) -> None:
+    """addcmul(self, tensor1, tensor2, value), addcdiv: self + value * tensor1 * tensor2."""
+    divides = "addcdiv" in call.operation.name
+    left, right, shape = call.read("tensor1"), call.read("tensor2"), call.output.shape
+    compute = np.divide if divides else np.multiply
+    product = call.node("binary", (left, right), shape, _on_arrays(compute), function="div" if divides else "mul")
+    if call["value"] != 1:
+        product = _times(call, product, call["value"])
+    call.emit("binary", call.read("self"), product, evaluate=_on_arrays(np.add), function="add")
+
+
+def power(call: Call) -> bool | None:
+    """pow(self, exponent): pointwise where one of them is a number."""
+    both = isinstance(call["self"], torch.Tensor) and isinstance(call["exponent"], torch.Tensor)
+    if both:
+        return binary("other", np.power)(call)
+    if isinstance(call["self"], torch.Tensor):
+        return pointwise(call)
+    base = float(call["self"])
+    call.emit("pointwise", call.read("exponent"), evaluate=lambda x: np.power(base, x))
+    return None
+
+
+_SAME = ("clone", "alias", "detach", "_to_copy", "lift_fresh", "lift_fresh_copy", "contiguous", "dropout", "positive")
+_UNARY = """
+relu relu6 gelu silu mish sigmoid tanh hardtanh hardswish hardsigmoid leaky_relu elu celu selu softplus hardshrink softshrink
+log_sigmoid_forward threshold neg abs sign exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal erf erfc sin cos tan asin acos
+atan sinh cosh asinh acosh atanh floor ceil round trunc frac clamp clamp_min clamp_max nan_to_num zeros_like ones_like full_like logit
+isnan isinf isfinite logical_not bitwise_not"""
+_COMPARED = """
+eq ne lt le gt ge maximum minimum fmod remainder atan2 logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor
+floor_divide fmax fmin"""
+
+_NAMED: dict[str, Callable[[Call], bool | None]] = {
+    **dict.fromkeys(_SAME, identity),
+    **dict.fromkeys(_UNARY.split(), pointwise),
+    **{name: binary("other") for name in _COMPARED.split()},
+    "add": binary("add", np.add),
+    "sub": binary("sub", np.subtract),
+    "mul": binary("mul", np.multiply),
+    "div": binary("div", np.divide),
+    "prelu": binary("other"),
+    "_prelu_kernel": binary("other"),
+    "rsub": reverse_subtract,
+    "where": where,
+    "masked_fill": where,
+    "addcmul": addcmul,
+    "addcdiv": addcmul,
+    "pow": power,
+    "fill": fill,
+    "zero": fill,
+    "copy": copy,
+}
+
+
+def _packets(name: str) -> list[Any]:
+    """Return an operation and its in-place form, whichever torch has."""
+    return [getattr(aten, form) for form in (name, f"{name}_") if hasattr(aten, form)]
+
+
+READERS = {packet: reader for name, reader in _NAMED.items() for packet in _packets(name)}

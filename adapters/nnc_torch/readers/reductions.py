@@ -1,0 +1,80 @@
+"""Operations that join elements along axes: pooling, sums and means, softmax and sorting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from nnc_torch.record import Call
+
+aten = torch.ops.aten
+
+
+def _count(call: Call) -> int:
+    """Return how many spatial axes the operation's name speaks of: 2 for `max_pool2d`."""
+    digits = [c for c in call.operation.name if c.isdigit()]
+    return int(digits[0]) if digits else 2
+
+
+def _window(call: Call) -> tuple[int, ...]:
+    rank = call["self"].dim()
+    return tuple(range(rank - _count(call), rank))
+
+
+def max_pool(call: Call) -> None:
+    """max_pool*: pads with minus infinity, so constants stay constants."""
+    call.emit("pool", call.read("self"), axes=_window(call), function="max", padded=False)
+
+
+def average_pool(call: Call) -> None:
+    """avg_pool*(self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)."""
+    padded = any(call["padding"]) and call["count_include_pad"]
+    padded = padded or call.get("divisor_override") is not None
+    call.emit("pool", call.read("self"), axes=_window(call), function="average", padded=bool(padded))
+
+
+def smooth_pool(call: Call) -> None:
+    """Adaptive averages and interpolation: weighted means of neighbours."""
+    call.emit("pool", call.read("self"), axes=_window(call), function="average", padded=False)
+
+
+def reduce(function: str) -> Callable[[Call], None]:
+    """Return the reader of a reduction."""
+
+    def read(call: Call) -> None:
+        axes = call.axes() if "dim" in call else tuple(range(call["self"].dim()))
+        keepdims = bool(call.get("keepdim", False))
+        call.emit("reduce", call.read("self"), axes=axes, keepdims=keepdims, function=function)
+
+    return read
+
+
+def along(call: Call) -> None:
+    """softmax, cumsum, sort: mix the elements of one axis."""
+    call.emit("along", call.read("self"), axes=(call.axis(),))
+
+
+def roll(call: Call) -> bool | None:
+    """roll(self, shifts, dims); without dims it rolls the flattened tensor."""
+    if not call["dims"]:
+        return False
+    call.emit("along", call.read("self"), axes=call.axes("dims"))
+    return None
+
+
+_MAX_POOLS = (aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.adaptive_max_pool2d, aten.adaptive_max_pool3d)
+_MEANS = ("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
+_MEANS += ("_upsample_nearest_exact2d", "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d")
+_OTHERS = "amax amin max min prod var std any all argmax argmin logsumexp median linalg_vector_norm"
+
+READERS = {
+    **dict.fromkeys(_MAX_POOLS, max_pool),
+    **dict.fromkeys((aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d), average_pool),
+    **{getattr(aten, name): smooth_pool for name in _MEANS},
+    aten.mean: reduce("mean"),
+    aten.sum: reduce("sum"),
+    **{getattr(aten, name): reduce("other") for name in _OTHERS.split()},
+    **dict.fromkeys((aten._softmax, aten._log_softmax, aten.cumsum, aten.cumprod, aten.logcumsumexp, aten.sort), along),
+    aten.roll: roll,
+}

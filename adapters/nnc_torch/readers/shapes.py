@@ -1,0 +1,197 @@
+"""Operations that move numbers without changing them: views, permutations, slices, concatenations, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from nnc.graph.ir import Array, Tensor
+from nnc_torch.record import Call
+
+aten = torch.ops.aten
+
+
+def view(call: Call) -> None:
+    """view(self, size), with the sizes as the user's code gave them."""
+    given = tuple(call.get("size", call.get("shape")))
+    call.emit("reshape", call.read("self"), sizes=call.recorder.literals.resolve(given))
+
+
+def resized(call: Call) -> None:
+    """squeeze, unsqueeze: a reshape that gives no sizes."""
+    call.emit("reshape", call.read("self"), sizes=tuple(call.output.shape))
+
+
+def permute(call: Call) -> None:
+    """permute(self, dims)."""
+    rank = call["self"].dim()
+    _permuted(call, tuple(axis % rank for axis in call["dims"]))
+
+
+def transpose(call: Call) -> None:
+    """transpose(self, dim0, dim1)."""
+    order = list(range(call["self"].dim()))
+    if order:
+        a, b = call["dim0"], call["dim1"]
+        order[a], order[b] = order[b], order[a]
+    _permuted(call, tuple(order))
+
+
+def t(call: Call) -> None:
+    """t(self): a matrix transposed; a vector as it is."""
+    _permuted(call, tuple(reversed(range(call["self"].dim()))))
+
+
+def _permuted(call: Call, order: tuple[int, ...]) -> None:
+    shown, output = call.values.weight(call["self"]), call.output
+    if shown is None or order != (1, 0):
+        call.emit("transpose", call.read("self"), permutation=order)
+        return
+    # A weight turned for a product is read as the weight itself; the transpose is only added for other readers.
+    weight, swapped = shown
+    shape = tuple(output.shape)
+
+    def turned() -> Tensor:
+        return weight if swapped else call.node("transpose", (weight,), shape, permutation=order)
+
+    call.values.later(output, turned, weight, not swapped)
+
+
+def expand(call: Call) -> None:
+    """expand(self, size)."""
+    call.emit("expand", call.read("self"))
+
+
+def repeat(call: Call) -> None:
+    """repeat(self, repeats): may add axes at the front."""
+    x, counts = call.read("self"), tuple(call["repeats"])
+    assert x is not None
+    shape = (1,) * (len(counts) - len(x.shape)) + x.shape
+    if shape != x.shape:
+        x = call.node("reshape", (x,), shape, sizes=shape)
+    call.emit("repeat", x, counts=counts)
+
+
+def cat(call: Call) -> None:
+    """cat(tensors, dim); torch skips tensors of shape (0,) there."""
+    rank = call.output.dim()
+    tensors = [tensor for tensor in call["tensors"] if tensor.dim() == rank]
+    call.emit("concat", *(call.values.read(tensor) for tensor in tensors), axis=call["dim"] % rank)
+
+
+def stack(call: Call) -> None:
+    """stack(tensors, dim)."""
+    call.emit("stack", *(call.values.read(tensor) for tensor in call["tensors"]), axis=call["dim"] % call.output.dim())
+
+
+def _take(call: Call, x: Tensor, axis: int, index: Array) -> Tensor:
+    shape = (*x.shape[:axis], len(index), *x.shape[axis + 1 :])
+    return call.node("slice", (x,), shape, axis=axis, index=index)
+
+
+def split(call: Call) -> None:
+    """split(self, size or sizes, dim), chunk: one slice an output."""
+    x, axis, start = call.read("self"), call.axis(), 0
+    assert x is not None
+    for tensor in call.result:
+        stop = start + tensor.shape[axis]
+        call.values.bind(tensor, _take(call, x, axis, np.arange(start, stop)))
+        start = stop
+
+
+def unbind(call: Call) -> None:
+    """unbind(self, dim): one select an output."""
+    x, axis = call.read("self"), call.axis()
+    for index, tensor in enumerate(call.result):
+        call.values.bind(tensor, call.node("select", (x,), tensor.shape, axis=axis, index=index))
+
+
+def slice_(call: Call) -> None:
+    """slice(self, dim, start, end, step)."""
+    x, axis = call.read("self"), call.axis()
+    assert x is not None
+    index = np.arange(x.shape[axis])[slice(call["start"], call["end"], call["step"])]
+    call.give(_take(call, x, axis, index) if len(index) != x.shape[axis] else call.node("identity", (x,), x.shape))
+
+
+def select(call: Call) -> None:
+    """select(self, dim, index)."""
+    call.emit("select", call.read("self"), axis=call.axis(), index=call["index"])
+
+
+def index_select(call: Call) -> bool | None:
+    """index_select(self, dim, index) with an index that does not depend on the input."""
+    return _gathered(call, call.axis(), call["index"])
+
+
+def index(call: Call) -> bool | None:
+    """index(self, indices): x[:, vector] with a vector that does not depend on the input."""
+    given = [(axis, tensor) for axis, tensor in enumerate(call["indices"]) if tensor is not None]
+    return _gathered(call, *given[0]) if len(given) == 1 else False
+
+
+def _gathered(call: Call, axis: int, indices: torch.Tensor) -> bool | None:
+    known = call.values.read(indices)
+    if known.role != "constant" or known.data is None or indices.dim() != 1 or indices.dtype == torch.bool:
+        return False
+    x = call.read("self")
+    assert x is not None
+    call.give(_take(call, x, axis, np.asarray(known.data()) % x.shape[axis]))
+    return None
+
+
+def flip(call: Call) -> None:
+    """flip(self, dims): the elements of each axis in reverse."""
+    x = call.read("self")
+    assert x is not None
+    for axis in call.axes("dims"):
+        x = _take(call, x, axis, np.arange(x.shape[axis])[::-1])
+    call.give(x)
+
+
+def constant_pad(call: Call) -> bool | None:
+    """constant_pad_nd(self, pad, value): `pad` counts from the last axis; negative amounts crop."""
+    amounts = call["pad"]
+    if min(amounts, default=0) < 0:
+        return False
+    call.emit("pad", call.read("self"), axes=_padded_axes(call, amounts), value=call["value"])
+    return None
+
+
+def _padded_axes(call: Call, amounts: Sequence[int]) -> tuple[int, ...]:
+    rank = call["self"].dim()
+    return tuple(sorted(rank - 1 - i // 2 for i in range(0, len(amounts), 2) if amounts[i] or amounts[i + 1]))
+
+
+def mirrored_pad(call: Call) -> None:
+    """reflection_pad*, replication_pad*: a window of one element; constants stay constants."""
+    call.emit("pool", call.read("self"), axes=_padded_axes(call, call["padding"]), function="max", padded=False)
+
+
+READERS = {
+    aten.view: view,
+    aten._unsafe_view: view,
+    aten._reshape_alias: view,
+    aten.reshape: view,
+    aten.squeeze: resized,
+    aten.unsqueeze: resized,
+    aten.permute: permute,
+    aten.transpose: transpose,
+    aten.t: t,
+    aten.expand: expand,
+    aten.repeat: repeat,
+    aten.cat: cat,
+    aten.stack: stack,
+    aten.split: split,
+    aten.split_with_sizes: split,
+    aten.unbind: unbind,
+    aten.slice: slice_,
+    aten.select: select,
+    aten.index_select: index_select,
+    aten.index: index,
+    aten.flip: flip,
+    aten.constant_pad_nd: constant_pad,
+    **{getattr(aten, f"{how}_pad{n}d"): mirrored_pad for how in ("reflection", "replication") for n in (1, 2, 3)},
+}

@@ -1,0 +1,196 @@
+"""Record one forward pass: every ATen operation that runs is read into the graph, whatever Python control flow asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nnc.graph.ir import Array, Node, Source, Tensor, constant
+from nnc_torch.inference import tensors_in, to_numpy
+from nnc_torch.literals import Literals
+from nnc_torch.places import Places
+from nnc_torch.values import Values
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What an ATen operation's schema says: the positions of its arguments, whether it writes in place, whether it gives views."""
+
+    name: str
+    arguments: dict[str, tuple[int, Any]]
+    written: tuple[str, ...]
+    gives_views: bool
+
+
+@cache
+def operation(func: Any) -> Operation:
+    """Return the facts of an operation's schema."""
+    schema = func._schema
+    arguments = {a.name: (i, a.default_value if a.has_default_value() else None) for i, a in enumerate(schema.arguments)}
+    written = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
+    views = not written and any(r.alias_info is not None for r in schema.returns)
+    return Operation(f"aten.{schema.name.removeprefix('aten::')}", arguments, written, views)
+
+
+class Call:
+    """One operation as it ran. `call["dim"]` is an argument by its schema's name, `call.read("self")` its graph tensor."""
+
+    def __init__(self, recorder: Recorder, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        self.recorder, self.func, self.args, self.kwargs, self.result = recorder, func, args, kwargs, result
+        self.values = recorder.values
+        self.operation = operation(func)
+        self._place: tuple[str, Source | None] | None = None
+
+    @property
+    def place(self) -> tuple[str, Source | None]:
+        """The layer and the source line of the operation."""
+        if self._place is None:
+            self._place = self.recorder.places.here()
+        return self._place
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.operation.arguments
+
+    def __getitem__(self, name: str) -> Any:
+        index, default = self.operation.arguments[name]
+        return self.args[index] if index < len(self.args) else self.kwargs.get(name, default)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an argument that not every form of the operation has."""
+        return self[name] if name in self else default
+
+    def read(self, name: str) -> Tensor | None:
+        """Return the graph tensor of a tensor argument, None where it is absent, a constant where it is a number."""
+        value = self[name]
+        if value is None:
+            return None
+        return self.values.read(value) if isinstance(value, torch.Tensor) else constant(value)
+
+    @property
+    def output(self) -> torch.Tensor:
+        """The (first) tensor that the operation gave."""
+        return self.result if isinstance(self.result, torch.Tensor) else self.result[0]
+
+    def axis(self, name: str = "dim", of: str = "self") -> int:
+        """Return an axis argument as a non-negative number."""
+        return self[name] % max(1, self[of].dim())
+
+    def axes(self, name: str = "dim", of: str = "self") -> tuple[int, ...]:
+        """Return an argument that lists axes; None and [] stand for all of them."""
+        rank, given = self[of].dim(), self[name]
+        listed = (given,) if isinstance(given, int) else given or range(rank)
+        return tuple(sorted(axis % rank for axis in listed)) if rank else ()
+
+    def node(
+        self, kind: str, inputs: Sequence[Tensor | None], shape: Sequence[int], evaluate: Callable[..., Array] | None = None, **attrs: Any
+    ) -> Tensor:
+        """Add a node with one output of a given shape, and return that output."""
+        result = Tensor(tuple(shape), floating=self.output.is_floating_point())
+        self._append(kind, inputs, (result,), evaluate, attrs)
+        return result
+
+    def emit(self, kind: str, *inputs: Tensor | None, evaluate: Callable[..., Array] | None = None, **attrs: Any) -> None:
+        """Add the node that gives the operation's (first) output."""
+        self.give(self.node(kind, inputs, self.output.shape, evaluate, **attrs))
+
+    def give(self, value: Tensor) -> None:
+        """Say that the operation's (first) output holds a value; its other outputs depend on all inputs in unknown ways."""
+        written = self.operation.written
+        if written:
+            self.values.write(self[written[0]], value)
+        else:
+            self.values.bind(self.output, value)
+        for other in () if isinstance(self.result, torch.Tensor) else self.result[1:]:
+            if isinstance(other, torch.Tensor):
+                self.values.later(other, partial(self._from_unknown, other_like(other)))
+
+    def unknown(self) -> None:
+        """Add a node that pins everything that the operation reads and gives."""
+        given = tuple(tensors_in(self.result))
+        inputs = tuple(self.values.read(tensor) for tensor in self._tensors())
+        outputs = tuple(other_like(tensor) for tensor in given)
+        self._append("unknown", inputs, outputs, None, {})
+        written = self._tensors_written()
+        for tensor, value in zip(given, outputs, strict=True):
+            if not any(tensor is target for target in written):
+                self.values.bind(tensor, value)
+        for target in written:
+            value = next((v for t, v in zip(given, outputs, strict=True) if t is target), None)
+            self.values.write(target, value or self._from_unknown(other_like(target)))
+
+    def _tensors(self) -> list[torch.Tensor]:
+        return list(tensors_in((list(self.args), self.kwargs)))
+
+    def _tensors_written(self) -> list[torch.Tensor]:
+        return list(tensors_in([self[name] for name in self.operation.written]))
+
+    def _from_unknown(self, value: Tensor) -> Tensor:
+        self._append("unknown", tuple(self.values.read(tensor) for tensor in self._tensors()), (value,), None, {})
+        return value
+
+    def _append(
+        self,
+        kind: str,
+        inputs: Sequence[Tensor | None],
+        outputs: tuple[Tensor, ...],
+        evaluate: Callable[..., Array] | None,
+        attrs: dict[str, Any],
+    ) -> None:
+        layer, source = self.place
+        self.values.graph.nodes.append(Node(kind, tuple(inputs), outputs, attrs, self.operation.name, layer, source, evaluate))
+
+
+def other_like(tensor: torch.Tensor) -> Tensor:
+    """Return a fresh graph tensor of a torch tensor's shape."""
+    return Tensor(tuple(tensor.shape), floating=tensor.is_floating_point())
+
+
+class Recorder(TorchDispatchMode):
+    """While entered, reads each operation with the reader that `readers` has for it."""
+
+    def __init__(self, values: Values, places: Places, literals: Literals, readers: dict[Any, Callable[[Call], bool | None]]) -> None:
+        super().__init__()
+        self.values, self.places, self.literals, self._readers = values, places, literals, readers
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():
+            result = func(*args, **kwargs)
+            if func.namespace != "prim":
+                self._read(Call(self, func, args, kwargs, result))
+        return result
+
+    def _read(self, call: Call) -> None:
+        if not any(True for _ in tensors_in((list(call.args), call.kwargs))):
+            return self._constants(call)
+        reader = self._readers.get(call.func.overloadpacket)
+        # A reader that returns False met arguments that it does not know.
+        if reader is None or reader(call) is False:
+            call.unknown()
+        if call.operation.gives_views:
+            self._views(call)
+        return None
+
+    def _constants(self, call: Call) -> None:
+        """A tensor made from no tensor: arange, zeros, randn. Its numbers are noted only where they are always the same."""
+        for tensor in tensors_in(call.result):
+            value = Tensor(tuple(tensor.shape), "constant", floating=tensor.is_floating_point())
+            if call.func.overloadpacket in SAME_EACH_TIME and tensor.numel() <= 65536:
+                numbers = to_numpy(tensor).copy()
+                value.data = lambda numbers=numbers: numbers
+            self.values.bind(tensor, value)
+
+    def _views(self, call: Call) -> None:
+        base = next(tensors_in(list(call.args)))
+        for tensor in tensors_in(call.result):
+            if tensor is not base:
+                self.values.view(tensor, base)
+
+
+aten = torch.ops.aten
+SAME_EACH_TIME = {aten.arange, aten.zeros, aten.ones, aten.full, aten.eye, aten.linspace, aten.scalar_tensor}

@@ -1,0 +1,160 @@
+"""Make the small model: a deep copy of the user's in which each parameter that changes is already the cut one.
+
+The cut parameters are put into deepcopy's memo beforehand, so the full-size model is never copied; ties, hooks, flags and classes
+come through as deepcopy brings them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from nnc.adapter import Masks
+from nnc.errors import SpeedupError
+from nnc.graph.ir import Array
+from nnc.graph.plan import Plan
+from nnc_torch.layers import canonical, is_transformers_linear, join, layers_of, native
+from nnc_torch.masks import native_masks, unmasked
+from nnc_torch.trace import memory
+
+
+@dataclass
+class Stored:
+    """One stored parameter or buffer: the module that holds it first, and every name that it has."""
+
+    tensor: torch.Tensor
+    module: nn.Module
+    parameter: str
+    paths: list[str] = field(default_factory=list)
+    objects: list[torch.Tensor] = field(default_factory=list)
+
+
+def shrink(model: nn.Module, plan: Plan, masks: Masks, folds: Mapping[str, Array]) -> nn.Module:
+    """Return the small model; the user's stays as it is."""
+    with unmasked(model), torch.no_grad():
+        stored = _stored(model)
+        kept = plan.kept_indices({path: tuple(_canonical(s).shape) for s in stored for path in s.paths} | _new_biases(model, plan))
+        keeps, groups = native_masks(model, masks), {size.layer: size.new for size in plan.sizes if size.attribute == "groups"}
+        memo: dict[int, Any] = {}
+        for item in stored:
+            memo.update(_cut(item, keeps, folds, kept, groups))
+        small = _copied(model, memo)
+    for layer in plan.biases:
+        _add_bias(small.get_submodule(layer), folds[join(layer, "bias")], kept.get(join(layer, "bias"), {}).get(0))
+    for size in plan.sizes:
+        setattr(small.get_submodule(size.layer), size.attribute, size.new)
+    for module in small.modules():
+        _follow(module)
+    return small
+
+
+def _stored(model: nn.Module) -> list[Stored]:
+    found: dict[tuple[Any, ...], Stored] = {}
+    for layer, module in layers_of(model):
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                item = found.setdefault(memory(tensor), Stored(tensor, module, name))
+                item.paths.append(join(layer, name))
+                item.objects.append(tensor)
+    return list(found.values())
+
+
+def _canonical(item: Stored) -> torch.Tensor:
+    return canonical(item.module, item.parameter, item.tensor.detach())
+
+
+def _new_biases(model: nn.Module, plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the biases that the plan adds."""
+    found = {}
+    for layer in plan.biases:
+        module = model.get_submodule(layer)
+        found[join(layer, "bias")] = tuple(canonical(module, "weight", module.weight.detach()).shape[:1])
+    return found
+
+
+def _cut(
+    item: Stored,
+    keeps: Mapping[int, torch.Tensor],
+    folds: Mapping[str, Array],
+    kept: Mapping[str, Mapping[int, Array]],
+    groups: Mapping[str, int],
+) -> dict[int, Any]:
+    """Return `{id(object): its cut copy}` for one stored tensor, `{}` where nothing about it changes."""
+    keep = [keeps[id(tensor)] for tensor in item.objects if id(tensor) in keeps]
+    addend = next((folds[path] for path in item.paths if path in folds), None)
+    indices = next((kept[path] for path in item.paths if path in kept), {})
+    if not keep and addend is None and not indices:
+        return {}
+    seen = item.tensor.detach()
+    for mask in keep:
+        seen = torch.where(mask, seen, 0.0)
+    cut = canonical(item.module, item.parameter, seen)
+    if addend is not None:
+        cut = (cut.double() + torch.as_tensor(addend, dtype=torch.float64, device=cut.device)).to(cut.dtype)
+    for axis, index in indices.items():
+        cut = cut.index_select(axis, torch.as_tensor(index, device=cut.device))
+    layer = item.paths[0].rpartition(".")[0]
+    cut = native(item.module, item.parameter, cut, groups.get(layer)).clone(memory_format=torch.contiguous_format)
+    return {id(tensor): _like(tensor, cut) for tensor in item.objects}
+
+
+def _like(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+    """Return data as what a stored tensor is: a Parameter with its requires_grad, or a buffer."""
+    return nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
+
+
+def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()  # an activation that the user's code keeps; deepcopy refuses those
+    try:
+        return copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError) as error:
+        raise SpeedupError(f"{type(model).__name__}: the model cannot be copied with copy.deepcopy: {error}") from error
+
+
+def _add_bias(module: nn.Module, addend: Array, index: Array | None) -> None:
+    weight = module.weight
+    full = np.asarray(addend) if index is None else np.asarray(addend)[index]
+    module.bias = nn.Parameter(torch.as_tensor(full, dtype=weight.dtype, device=weight.device), weight.requires_grad)
+
+
+def _follow(module: nn.Module) -> None:
+    """Set the sizes that torch's modules note in attributes to those of their parameters."""
+    for attribute, size in _sizes(module).items():
+        if getattr(module, attribute, size) != size:
+            setattr(module, attribute, size)
+
+
+def _sizes(module: nn.Module) -> dict[str, Any]:
+    weight = module._parameters.get("weight")
+    if isinstance(module, _NormBase):
+        vector = weight if weight is not None else module._buffers.get("running_mean")
+        return {} if vector is None else {"num_features": vector.shape[0]}
+    if weight is None:
+        return {}
+    shape = tuple(weight.shape)
+    if isinstance(module, _ConvNd):
+        inputs, outputs = (0, 1) if module.transposed else (1, 0)
+        sizes = [shape[0], shape[1] * module.groups]
+        return {"in_channels": sizes[inputs], "out_channels": sizes[outputs]}
+    if is_transformers_linear(module):
+        return {"nx": shape[0], "nf": shape[1]}
+    if isinstance(module, nn.Linear):
+        return {"in_features": shape[1], "out_features": shape[0]}
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return {"num_embeddings": shape[0], "embedding_dim": shape[1]}
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return {"normalized_shape": shape}
+    if isinstance(module, nn.GroupNorm):
+        return {"num_channels": shape[0]}
+    return {"num_parameters": shape[0]} if isinstance(module, nn.PReLU) else {}

@@ -1,0 +1,128 @@
+"""Trace a model: one forward pass in inference mode, on masked parameters, recorded into a Graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nnc.adapter import Masks, Trace
+from nnc.errors import NncError, TraceError
+from nnc.graph.ir import Graph, Node, Tensor
+from nnc_torch.inference import arguments, inference, tensors_in, to_numpy
+from nnc_torch.layers import canonical, join, layers_of, swap_groups
+from nnc_torch.literals import Literals
+from nnc_torch.masks import native_masks, unmasked
+from nnc_torch.places import Places
+from nnc_torch.readers import READERS
+from nnc_torch.record import Recorder
+from nnc_torch.values import Slot, Values
+
+
+def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
+    """Return the graph of one forward pass and its outputs; the model is as before afterwards."""
+    args, kwargs = arguments(model, example_inputs)
+    graph = Graph()
+    values = Values(graph)
+    with unmasked(model), inference(model), _composed_attention():
+        replaced = _masked_tensors(model, masks)
+        _note_parameters(model, replaced, values)
+        for tensor in tensors_in((args, kwargs)):
+            graph.inputs.append(_note_input(tensor, values))
+        recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS)
+        outputs = _recorded(model, replaced, args, kwargs, recorder)
+        tensors = list(tensors_in(outputs))
+        graph.outputs = [values.read(tensor) for tensor in tensors]
+        return Trace(graph, tuple(to_numpy(tensor) for tensor in tensors))
+
+
+def _call(model: nn.Module, replaced: dict[str, torch.Tensor], args: Any, kwargs: Any) -> Any:
+    return torch.func.functional_call(model, replaced, args, kwargs) if replaced else model(*args, **kwargs)
+
+
+def _recorded(model: nn.Module, replaced: dict[str, torch.Tensor], args: Any, kwargs: Any, recorder: Recorder) -> Any:
+    try:
+        with recorder.literals, recorder:
+            return _call(model, replaced, args, kwargs)
+    except NncError:
+        raise
+    except Exception as error:
+        layer, source = recorder.places.of(error.__traceback__)
+        where = f"{layer or type(model).__name__}" + (f" ({source})" if source else "")
+        failure = TraceError(f"{where}: the model failed on the example inputs: {type(error).__name__}: {error}")
+        failure.graph = recorder.values.graph
+        raise failure from error
+
+
+@contextmanager
+def _composed_attention() -> Iterator[None]:
+    """Keep nn.TransformerEncoderLayer from its fused kernel, which does everything in one operation."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _masked_tensors(model: nn.Module, masks: Masks) -> dict[str, torch.Tensor]:
+    """Return the masked copies of the parameters that have a mask, by their names in the model."""
+    keeps = native_masks(model, masks)
+    named = model.named_parameters()
+    return {name: torch.where(keeps[id(tensor)], tensor.detach(), 0.0) for name, tensor in named if id(tensor) in keeps}
+
+
+def memory(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Return what identifies a tensor's numbers: equal for two parameters that were tied through their memory."""
+    storage = tensor.untyped_storage()._cdata if tensor.numel() else id(tensor)
+    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+
+
+def _note_parameters(model: nn.Module, replaced: dict[str, torch.Tensor], values: Values) -> None:
+    """Tell `values` of every parameter and buffer; those that are tied are one graph tensor, under their first name."""
+    first: dict[tuple[Any, ...], tuple[Slot, torch.Tensor]] = {}
+    for layer, module in layers_of(model):
+        for name, stored in (*module._parameters.items(), *module._buffers.items()):
+            if stored is None:
+                continue
+            key = memory(stored)
+            if key not in first:
+                seen = replaced.get(join(layer, name), stored)
+                first[key] = values.outside(seen, _parameter(values, module, join(layer, name), name, stored, seen)), seen
+            slot, seen = first[key]
+            values.outside(stored, slot)
+
+
+def _parameter(values: Values, module: nn.Module, path: str, name: str, stored: torch.Tensor, seen: torch.Tensor) -> Slot:
+    shape = tuple(canonical(module, name, stored.detach()).shape)
+    floating = stored.is_floating_point()
+    data = partial(_numbers, module, name, seen.detach())
+    tensor = Tensor(shape, "parameter" if floating else "constant", path, floating, stored.requires_grad, data)
+    groups = swap_groups(module, name)
+    if not groups:
+        return Slot(values, tensor, weight=tensor if stored.dim() == 2 and floating else None)
+    return Slot(values, None, partial(_native, values, tensor, tuple(stored.shape), groups), tensor, swapped=True)
+
+
+def _numbers(module: nn.Module, name: str, seen: torch.Tensor) -> np.ndarray:
+    return to_numpy(canonical(module, name, seen))
+
+
+def _native(values: Values, tensor: Tensor, shape: tuple[int, ...], groups: int) -> Tensor:
+    """Add the node that gives a parameter in the layout in which torch stores it, for a reader that knows no better."""
+    order = (1, 0, *range(2, len(shape)))
+    result = Tensor(shape)
+    node = Node("transpose", (tensor,), (result,), {"permutation": order}) if groups == 1 else Node("unknown", (tensor,), (result,))
+    values.graph.nodes.append(node)
+    return result
+
+
+def _note_input(tensor: torch.Tensor, values: Values) -> Tensor:
+    value = Tensor(tuple(tensor.shape), "input", floating=tensor.is_floating_point())
+    values.outside(tensor, Slot(values, value))
+    return value
