@@ -6,8 +6,8 @@ constant. A class of labels leaves when nothing pins it and every operation that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,11 +62,12 @@ def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]]) -> Propaga
     folds = _folds(state, summed)
     dead = state.stays < 0
     parameters = graph.parameters()
+    biases = tuple(sorted(path.rpartition(".")[0] for path in folds if path not in parameters))
     plan = Plan(
-        groups=tuple(_groups(state, dead)),
+        groups=tuple(_with_new_biases(group, biases) for group in _groups(state, dead)),
         sizes=tuple(_sizes(labels, dead)),
         reshapes=tuple(_reshapes(state, dead)),
-        biases=tuple(sorted(path.rpartition(".")[0] for path in folds if path not in parameters)),
+        biases=biases,
         kept=tuple(_kept(state, flat)),
     )
     shapes = [tuple(_new_shape(tensor, labels, dead) for tensor in node.outputs) for node in graph.nodes]
@@ -160,6 +161,12 @@ def _groups(state: _State, dead: Array) -> Iterator[Group]:
             members.setdefault(int(group), []).append(member)
     for found in members.values():
         yield Group(tuple(found))
+
+
+def _with_new_biases(group: Group, layers: Sequence[str]) -> Group:
+    """A bias that a fold makes is in no graph: it loses what its weight's rows lose."""
+    rows = (m for m in group.members if m.axis == 0 and m.tensor.endswith("weight") and m.tensor.rpartition(".")[0] in layers)
+    return Group((*group.members, *(replace(m, tensor=m.tensor.removesuffix("weight") + "bias") for m in rows)))
 
 
 def _sizes(labels: Labels, dead: Array) -> Iterator[Size]:
