@@ -54,6 +54,8 @@ def _fill(model: keras.Model, small: keras.Model, cut: Mapping[str, Cut]) -> Non
     """Copy weights, states and trainable flags, layer by layer."""
     layers = named_layers(small)
     for name, layer in named_layers(model).items():
+        if isinstance(layer, keras.layers.InputLayer):
+            continue  # clone_model names an unnamed input afresh; it holds nothing
         new, before = own_variables(layers[name]), own_variables(layer)
         for attribute, variable in new.items():
             variable.assign(cut[name].weights[attribute])

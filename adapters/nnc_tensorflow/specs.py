@@ -1,0 +1,87 @@
+"""What a copied layer must hold to fit its new weights: sizes, a new bias, the input shapes that it accepts and was built for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from nnc.graph.ir import Array, Shape
+from nnc.graph.plan import Plan
+from nnc_tensorflow.layouts import is_a
+from nnc_tensorflow.surgery import Cut
+
+
+def follow_weights(old: keras.Layer, layer: keras.Layer, cut: Cut | None, plan: Plan, name: str) -> None:
+    """Bring one copied layer in step with its cut weights. The input's width follows from the kernel."""
+    if isinstance(layer, keras.layers.Reshape):
+        for reshape in plan.reshapes:
+            if reshape.layer == name:
+                layer.target_shape = tuple(reshape.new[1:])
+    if cut is None:
+        return
+    if cut.new_bias and "bias" not in own(old):
+        _give_bias(layer, cut.weights["bias"])
+    for attribute, value in cut.sizes.items():
+        layer.__dict__[attribute] = value
+    _follow_input(layer, cut)
+
+
+def own(layer: keras.Layer) -> Mapping[str, Any]:
+    return {variable.name: variable for variable in (*layer._trainable_variables, *layer._non_trainable_variables)}
+
+
+def _give_bias(layer: keras.Layer, numbers: Array) -> None:
+    layer._tracker.unlock()
+    try:
+        layer.bias = layer.add_weight(name="bias", shape=numbers.shape, initializer="zeros")
+        layer.bias.assign(numbers)
+    finally:
+        layer._tracker.lock()
+
+
+def _follow_input(layer: keras.Layer, cut: Cut) -> None:
+    """Set the size of the channel axis in the layer's input spec and build shapes, for the kinds of layers that check it."""
+    width = _input_width(layer, cut)
+    if width is None:
+        return
+    axis = _channel_axis(layer)
+    spec = layer.input_spec
+    if getattr(spec, "axes", None):
+        layer.input_spec = keras.InputSpec(min_ndim=spec.min_ndim, ndim=spec.ndim, axes={axis if axis in spec.axes else next(iter(spec.axes)): width})
+    shapes = layer.__dict__.get("_build_shapes_dict")
+    if shapes:
+        layer.__dict__["_build_shapes_dict"] = {key: _resized(shape, axis, width) for key, shape in shapes.items()}
+
+
+def _resized(shape: Shape, axis: int, width: int) -> Shape:
+    if not isinstance(shape, (tuple, list)) or any(isinstance(size, (tuple, list)) for size in shape):
+        return shape
+    sizes = list(shape)
+    sizes[axis] = width
+    return tuple(sizes)
+
+
+def _channel_axis(layer: keras.Layer) -> int:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return int(layer.axis)
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+
+
+def _input_width(layer: keras.Layer, cut: Cut) -> int | None:
+    weights = cut.weights
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return len(weights["moving_mean"])
+    if is_a(layer, ("SeparableConv1D", "SeparableConv2D")):
+        return int(weights["depthwise_kernel"].shape[-2])
+    if "kernel" not in weights:
+        return None
+    kernel = weights["kernel"].shape
+    if is_a(layer, ("Dense",)):
+        return int(kernel[0])
+    if is_a(layer, ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")):
+        return int(kernel[-1])
+    if is_a(layer, ("Conv1D", "Conv2D", "Conv3D")):
+        return int(kernel[-2]) * int(layer.groups)
+    return int(kernel[-2]) if is_a(layer, ("DepthwiseConv1D", "DepthwiseConv2D")) else None
