@@ -10,21 +10,25 @@ from typing import Any
 from torch import nn
 
 from nnc.errors import StorageError
+from nnc.graph.plan import Plan
+from nnc_torch.forward import rewrite
+from nnc_torch.surgery import shrink
 
 
 def blueprint(model: nn.Module) -> dict[str, Any] | None:
-    """Return `{"transformers": class name, "config": {...}}`, or None for a model that is not transformers' own."""
+    """Return transformers' class name, config and the plans that cut the model since; None for a class that is not transformers' own."""
     transformers = sys.modules.get("transformers")
     if transformers is None or not isinstance(model, transformers.PreTrainedModel):
         return None
     name = type(model).__name__
     if getattr(transformers, name, None) is not type(model):
         return None
-    return {"transformers": name, "config": json.loads(model.config.to_json_string(use_diff=False))}
+    plans = [plan.to_dict() for plan in getattr(model, "_nnc_plans", ())]
+    return {"transformers": name, "config": json.loads(model.config.to_json_string(use_diff=False)), "plans": plans}
 
 
 def rebuild(blueprint: Mapping[str, Any]) -> nn.Module:
-    """Return a fresh model. Raises StorageError where transformers is missing or has no such class."""
+    """Return a fresh model, cut as the plans say. Raises StorageError where transformers is missing or has no such class."""
     try:
         import transformers
 
@@ -32,4 +36,10 @@ def rebuild(blueprint: Mapping[str, Any]) -> nn.Module:
     except (ImportError, AttributeError, KeyError) as error:
         name = blueprint.get("transformers")
         raise StorageError(f"the saved model is transformers' {name}, which cannot be built here: {error}") from error
-    return cls._from_config(cls.config_class.from_dict(blueprint["config"]))
+    model = cls._from_config(cls.config_class.from_dict(blueprint["config"]))
+    for plan in map(Plan.from_dict, blueprint["plans"]):
+        model = shrink(model, plan, {}, {})
+        for reshape in plan.reshapes:
+            if reshape.rewrite:
+                rewrite(model, reshape)
+    return model

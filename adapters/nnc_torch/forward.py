@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import fx, nn
 
 from nnc.errors import SpeedupError
 from nnc.graph.plan import Reshape
+from nnc.resize import resized, source_is_available
 
 _RESHAPES = {"view", "reshape", torch.reshape}
 
@@ -25,11 +25,8 @@ def rewrite(model: nn.Module, reshape: Reshape) -> None:
     method = getattr(module, name, None)
     if not isinstance(method, types.MethodType):
         raise SpeedupError(f"{_place(reshape)}: {reshape.function} is no method of {type(module).__name__}; {_advice(reshape)}")
-    if _has_source(method.__func__):
-        from nnc.resize import resized
-
-        function = resized(method.__func__, reshape)
-        setattr(module, name, types.MethodType(function, module))
+    if source_is_available(method.__func__):
+        setattr(module, name, types.MethodType(resized(method.__func__, reshape), module))
     elif name == "forward":
         module.forward = _regenerated(module, reshape).forward
     else:
@@ -37,19 +34,11 @@ def rewrite(model: nn.Module, reshape: Reshape) -> None:
 
 
 def _place(reshape: Reshape) -> str:
-    return f"{reshape.layer or 'model'}: line {reshape.line + 1} of {reshape.function or 'forward'}"
+    return f"{reshape.layer or 'model'}: line {reshape.line} of {reshape.function or 'forward'}"
 
 
 def _advice(reshape: Reshape) -> str:
     return f"write the size {list(reshape.old)} so that it follows from the tensor, as x.flatten(1) does, or from a layer's attribute."
-
-
-def _has_source(function: Any) -> bool:
-    try:
-        inspect.getsource(function)
-    except (OSError, TypeError):
-        return False
-    return True
 
 
 class _OneModule(fx.Tracer):

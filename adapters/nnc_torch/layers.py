@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -33,11 +34,14 @@ def swapped(array: T, groups: int) -> T:
 
 def swap_groups(module: nn.Module, parameter: str) -> int:
     """Return the groups with which `swapped` makes a parameter canonical, or 0 where it is stored canonically."""
-    if parameter != "weight":
+    if parameter != "weight" or not _stores_swapped(type(module)):
         return 0
-    if isinstance(module, _ConvTransposeNd):
-        return module.groups
-    return int(is_transformers_linear(module))
+    return module.groups if isinstance(module, _ConvTransposeNd) else 1
+
+
+@cache
+def _stores_swapped(cls: type) -> bool:
+    return issubclass(cls, _ConvTransposeNd) or _is_conv1d(cls)
 
 
 def canonical(module: nn.Module, parameter: str, array: T) -> T:
@@ -54,7 +58,12 @@ def native(module: nn.Module, parameter: str, array: T, groups: int | None = Non
 
 def is_transformers_linear(module: nn.Module) -> bool:
     """Say whether a module is transformers' Conv1D, GPT-2's linear layer, without importing transformers."""
-    return any(cls.__name__ == "Conv1D" and cls.__module__.startswith("transformers.") for cls in type(module).__mro__)
+    return _is_conv1d(type(module))
+
+
+@cache
+def _is_conv1d(cls: type) -> bool:
+    return any(base.__name__ == "Conv1D" and base.__module__.startswith("transformers.") for base in cls.__mro__)
 
 
 def type_names(module: nn.Module) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def unmasked(model: nn.Module) -> Iterator[None]:
 def native_masks(model: nn.Module, masks: Masks) -> dict[int, torch.Tensor]:
     """Return `{id(stored parameter): keep}` in torch's layouts and on its devices; tied parameters get the masks of all their names."""
     found: dict[int, torch.Tensor] = {}
-    for layer, module in layers_of(model):
+    for layer, module in layers_of(model) if masks else ():
         stored = stored_parameters(module)
         for parameter, mask in masks.get(layer, {}).items():
             tensor = stored[parameter]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ class Call:
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return an argument that not every form of the operation has."""
-        return self[name] if name in self else default
+        return self[name] if name in self.operation.arguments else default
 
     def read(self, name: str) -> Tensor | None:
         """Return the graph tensor of a tensor argument, None where it is absent, a constant where it is a number."""
@@ -91,7 +91,7 @@ class Call:
     ) -> Tensor:
         """Add a node with one output of a given shape, and return that output."""
         result = Tensor(tuple(shape), floating=self.output.is_floating_point())
-        self._append(kind, inputs, (result,), evaluate, attrs)
+        self.values.graph.nodes.append(self._node(kind, inputs, (result,), evaluate, attrs))
         return result
 
     def emit(self, kind: str, *inputs: Tensor | None, evaluate: Callable[..., Array] | None = None, **attrs: Any) -> None:
@@ -105,44 +105,50 @@ class Call:
             self.values.write(self[written[0]], value)
         else:
             self.values.bind(self.output, value)
-        for other in () if isinstance(self.result, torch.Tensor) else self.result[1:]:
-            if isinstance(other, torch.Tensor):
-                self.values.later(other, partial(self._from_unknown, other_like(other)))
+        others = () if isinstance(self.result, torch.Tensor) else self.result[1:]
+        for other in tensors_in(list(others)):
+            self.values.later(other, self.later("unknown", self._inputs(), other_like(other)))
+
+    def later(self, kind: str, inputs: Sequence[Tensor | None], output: Tensor, **attrs: Any) -> Callable[[], Tensor]:
+        """Return a function that adds a node and returns its output. It keeps no torch tensor alive."""
+        node, nodes = self._node(kind, inputs, (output,), None, attrs), self.values.graph.nodes
+
+        def make() -> Tensor:
+            nodes.append(node)
+            return output
+
+        return make
 
     def unknown(self) -> None:
         """Add a node that pins everything that the operation reads and gives."""
         given = tuple(tensors_in(self.result))
-        inputs = tuple(self.values.read(tensor) for tensor in self._tensors())
+        inputs = self._inputs()
         outputs = tuple(other_like(tensor) for tensor in given)
-        self._append("unknown", inputs, outputs, None, {})
+        self.values.graph.nodes.append(self._node("unknown", inputs, outputs, None, {}))
         written = self._tensors_written()
         for tensor, value in zip(given, outputs, strict=True):
             if not any(tensor is target for target in written):
                 self.values.bind(tensor, value)
         for target in written:
             value = next((v for t, v in zip(given, outputs, strict=True) if t is target), None)
-            self.values.write(target, value or self._from_unknown(other_like(target)))
+            self.values.write(target, value or self.later("unknown", inputs, other_like(target))())
 
-    def _tensors(self) -> list[torch.Tensor]:
-        return list(tensors_in((list(self.args), self.kwargs)))
+    def _inputs(self) -> tuple[Tensor, ...]:
+        return tuple(self.values.read(tensor) for tensor in tensors_in((self.args, self.kwargs)))
 
     def _tensors_written(self) -> list[torch.Tensor]:
         return list(tensors_in([self[name] for name in self.operation.written]))
 
-    def _from_unknown(self, value: Tensor) -> Tensor:
-        self._append("unknown", tuple(self.values.read(tensor) for tensor in self._tensors()), (value,), None, {})
-        return value
-
-    def _append(
+    def _node(
         self,
         kind: str,
         inputs: Sequence[Tensor | None],
         outputs: tuple[Tensor, ...],
         evaluate: Callable[..., Array] | None,
         attrs: dict[str, Any],
-    ) -> None:
+    ) -> Node:
         layer, source = self.place
-        self.values.graph.nodes.append(Node(kind, tuple(inputs), outputs, attrs, self.operation.name, layer, source, evaluate))
+        return Node(kind, tuple(inputs), outputs, attrs, self.operation.name, layer, source, evaluate)
 
 
 def other_like(tensor: torch.Tensor) -> Tensor:
@@ -166,7 +172,7 @@ class Recorder(TorchDispatchMode):
         return result
 
     def _read(self, call: Call) -> None:
-        if not any(True for _ in tensors_in((list(call.args), call.kwargs))):
+        if next(tensors_in((call.args, call.kwargs)), None) is None:
             return self._constants(call)
         reader = self._readers.get(call.func.overloadpacket)
         # A reader that returns False met arguments that it does not know.

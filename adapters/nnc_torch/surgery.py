@@ -41,14 +41,17 @@ def shrink(model: nn.Module, plan: Plan, masks: Masks, folds: Mapping[str, Array
     """Return the small model; the user's stays as it is."""
     with unmasked(model), torch.no_grad():
         stored = _stored(model)
-        kept = plan.kept_indices({path: tuple(_canonical(s).shape) for s in stored for path in s.paths} | _new_biases(model, plan))
+        biases = _new_biases(model, plan)
+        kept = plan.kept_indices({path: tuple(_canonical(s).shape) for s in stored for path in s.paths} | biases)
         keeps, groups = native_masks(model, masks), {size.layer: size.new for size in plan.sizes if size.attribute == "groups"}
         memo: dict[int, Any] = {}
         for item in stored:
             memo.update(_cut(item, keeps, folds, kept, groups))
         small = _copied(model, memo)
-    for layer in plan.biases:
-        _add_bias(small.get_submodule(layer), folds[join(layer, "bias")], kept.get(join(layer, "bias"), {}).get(0))
+    for path, shape in biases.items():
+        # nnc.load gives no folds: it sets every number afterwards.
+        addend = np.asarray(folds.get(path, np.zeros(shape)))
+        _add_bias(small.get_submodule(path.rpartition(".")[0]), addend[kept[path][0]] if path in kept else addend)
     for size in plan.sizes:
         setattr(small.get_submodule(size.layer), size.attribute, size.new)
     for module in small.modules():
@@ -122,10 +125,9 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
         raise SpeedupError(f"{type(model).__name__}: the model cannot be copied with copy.deepcopy: {error}") from error
 
 
-def _add_bias(module: nn.Module, addend: Array, index: Array | None) -> None:
+def _add_bias(module: nn.Module, bias: Array) -> None:
     weight = module.weight
-    full = np.asarray(addend) if index is None else np.asarray(addend)[index]
-    module.bias = nn.Parameter(torch.as_tensor(full, dtype=weight.dtype, device=weight.device), weight.requires_grad)
+    module.bias = nn.Parameter(torch.as_tensor(bias, dtype=weight.dtype, device=weight.device), weight.requires_grad)
 
 
 def _follow(module: nn.Module) -> None:

@@ -54,9 +54,8 @@ def _recorded(model: nn.Module, replaced: dict[str, torch.Tensor], args: Any, kw
     except Exception as error:
         layer, source = recorder.places.of(error.__traceback__)
         where = f"{layer or type(model).__name__}" + (f" ({source})" if source else "")
-        failure = TraceError(f"{where}: the model failed on the example inputs: {type(error).__name__}: {error}")
-        failure.graph = recorder.values.graph
-        raise failure from error
+        message = f"{where}: the model failed on the example inputs: {type(error).__name__}: {error}"
+        raise TraceError(message, recorder.values.graph, source) from error
 
 
 @contextmanager
@@ -73,7 +72,7 @@ def _composed_attention() -> Iterator[None]:
 def _masked_tensors(model: nn.Module, masks: Masks) -> dict[str, torch.Tensor]:
     """Return the masked copies of the parameters that have a mask, by their names in the model."""
     keeps = native_masks(model, masks)
-    named = model.named_parameters()
+    named = model.named_parameters() if keeps else ()
     return {name: torch.where(keeps[id(tensor)], tensor.detach(), 0.0) for name, tensor in named if id(tensor) in keeps}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from nnc.graph.ir import Array, Tensor
-from nnc_torch.record import Call
+from nnc_torch.record import Call, other_like
 
 aten = torch.ops.aten
 
@@ -51,12 +51,8 @@ def _permuted(call: Call, order: tuple[int, ...]) -> None:
         return
     # A weight turned for a product is read as the weight itself; the transpose is only added for other readers.
     weight, swapped = shown
-    shape = tuple(output.shape)
-
-    def turned() -> Tensor:
-        return weight if swapped else call.node("transpose", (weight,), shape, permutation=order)
-
-    call.values.later(output, turned, weight, not swapped)
+    make = (lambda: weight) if swapped else call.later("transpose", (weight,), other_like(output), permutation=order)
+    call.values.later(output, make, weight, not swapped)
 
 
 def expand(call: Call) -> None:
