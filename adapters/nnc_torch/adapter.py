@@ -19,7 +19,7 @@ from nnc_torch.layers import TorchLayer, layers_of, stored_parameters
 class TorchAdapter:
     """One torch model. Raises ModelError for one whose weights are not its parameters (torch's prune, weight_norm), or that is wrapped."""
 
-    framework = "PyTorch"
+    framework = "torch"
 
     def __init__(self, model: nn.Module) -> None:
         check(model)

@@ -16,6 +16,8 @@ from nnc_torch.literals import Literals
 from nnc_torch.places import Places
 from nnc_torch.values import Values
 
+aten = torch.ops.aten
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -124,7 +126,8 @@ class Call:
         given = tuple(tensors_in(self.result))
         inputs = self._inputs()
         outputs = tuple(other_like(tensor) for tensor in given)
-        self.values.graph.nodes.append(self._node("unknown", inputs, outputs, None, {}))
+        # x.item() gives a Python number: in the graph, a value that nobody reads.
+        self.values.graph.nodes.append(self._node("unknown", inputs, outputs or (Tensor(()),), None, {}))
         written = self._tensors_written()
         for tensor, value in zip(given, outputs, strict=True):
             if not any(tensor is target for target in written):
@@ -167,7 +170,7 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
             result = func(*args, **kwargs)
-            if func.namespace != "prim":
+            if func.overloadpacket is not aten._assert_tensor_metadata:
                 self._read(Call(self, func, args, kwargs, result))
         return result
 
@@ -198,5 +201,4 @@ class Recorder(TorchDispatchMode):
                 self.values.view(tensor, base)
 
 
-aten = torch.ops.aten
 SAME_EACH_TIME = {aten.arange, aten.zeros, aten.ones, aten.full, aten.eye, aten.linspace, aten.scalar_tensor}
