@@ -27,9 +27,9 @@ def resized(function: Callable[..., Any], reshape: Reshape) -> Callable[..., Any
     """
     original, earlier = getattr(function, _MARK, (function, ()))
     tree = _parsed(original, reshape)
-    calls = [_call(tree, each, original) for each in (*earlier, reshape)]
-    for call, each in zip(calls, (*earlier, reshape), strict=True):
-        _replace(call, each)
+    # One after the other: a model that is shrunk twice has the first plan's new size as the second's old one.
+    for each in (*earlier, reshape):
+        _replace(_call(tree, each, original), each)
     result = _compiled(tree, original)
     setattr(result, _MARK, (original, (*earlier, reshape)))
     return result

@@ -199,7 +199,9 @@ def _plans(source: Path, index: Mapping[str, Any]) -> tuple[Plan, ...]:
 
 def _require_fit(plan: Plan, adapter: Adapter) -> None:
     """Raise `ConfigError` where the model has not the parameters that the plan cuts."""
-    shapes = {f"{layer.name}.{key}".lstrip("."): shape for layer in adapter.layers() for key, shape in layer.parameters.items()}
+    # Buffers, which layers do not list, are vectors: their own layout is the canonical one.
+    stored = {name: array.shape for name, array in adapter.tensors().items()}
+    shapes = stored | {f"{layer.name}.{key}".lstrip("."): shape for layer in adapter.layers() for key, shape in layer.parameters.items()}
     for (tensor, axis), members in plan.axes().items():
         end = max(member.start + member.outer * member.size * member.inner for member in members)
         size = shapes.get(tensor, ())[axis : axis + 1]

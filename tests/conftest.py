@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 import nnc.registry
+from tests.frameworks import FRAMEWORKS
 
 
 @pytest.fixture(name="install")
@@ -25,3 +26,9 @@ def give_install(monkeypatch):
 def give_fake_framework(install):
     """Let the registry hold the NumPy framework of tests/fakes.py and the built-in pruners, and nothing else."""
     install(fakes="tests.fakes", pruning="nnc_pruning")
+
+
+@pytest.fixture(name="framework", params=sorted(FRAMEWORKS, reverse=True))
+def give_framework(request):
+    """Run the test on both frameworks; see tests/frameworks.py."""
+    return FRAMEWORKS[request.param]

@@ -90,14 +90,14 @@ def test_a_plugin_that_fails_in_a_hook_is_named(install, plugin):
 
     install(acme=plugin("acme", nnc_register_algorithms=hook))
 
-    with pytest.raises(NncError, match="plug-in 'acme' fails in nnc_register_algorithms: TypeError: .*has no `name`"):
+    with pytest.raises(NncError, match=r"plug-in 'acme' fails in nnc_register_algorithms: TypeError: .*has no `name`"):
         registry.registry()
 
 
 def test_a_hook_that_nnc_does_not_have_is_named(install, plugin):
     install(acme=plugin("acme", nnc_register_everything=lambda register: None))
 
-    with pytest.raises(NncError, match="plug-in 'acme' cannot be registered: .*nnc_register_everything"):
+    with pytest.raises(NncError, match=r"plug-in 'acme' cannot be registered: .*nnc_register_everything"):
         registry.registry()
 
 

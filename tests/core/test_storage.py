@@ -69,14 +69,14 @@ def test_the_folder_holds_no_pickle_and_may_be_written_again(small, tmp_path):
 def test_a_folder_of_the_users_is_not_written_over(small, tmp_path):
     (tmp_path / "thesis.tex").write_text("...")
 
-    with pytest.raises(nnc.StorageError, match="the folder holds other files and no nnc.json"):
+    with pytest.raises(nnc.StorageError, match=r"the folder holds other files and no nnc\.json"):
         nnc.save(small, tmp_path)
 
 
 def test_a_file_is_no_folder(small, tmp_path):
     (tmp_path / "net").write_text("...")
 
-    with pytest.raises(nnc.StorageError, match="is a file; nnc.save writes a folder"):
+    with pytest.raises(nnc.StorageError, match=r"is a file; nnc\.save writes a folder"):
         nnc.save(small, tmp_path / "net")
 
 
