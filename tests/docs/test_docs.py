@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import nnc
+import nnc.testing
 from nnc import hookspecs
 from nnc_schemas import PruneSpec
 
@@ -49,3 +50,12 @@ def test_the_readme_example_prints_what_the_readme_says():
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
     assert done.stdout.strip() == printed.strip()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/plugins.md"])
+def test_the_pruner_that_the_docs_show_keeps_the_contract_on_both_frameworks(page):
+    code = next(block for block in blocks((ROOT / page).read_text(encoding="utf-8"), "python") if "Pruner):" in block)
+    scope = {"__name__": "shown"}
+    exec(code, scope)
+
+    nnc.testing.check_pruner(scope["MaxPruner"])
