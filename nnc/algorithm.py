@@ -10,7 +10,7 @@ is the config_list's to say (select.py, allocation.py); the masks are the adapte
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,7 +20,8 @@ from nnc.allocation import Scored, allocate
 from nnc.arrays import to_float64
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array, Shape
-from nnc.masks import from_kept, merge
+from nnc.joint import joint_masks
+from nnc.masks import from_kept, merge, unmasked
 from nnc.registry import adapter_for
 from nnc.select import resolve
 from nnc_schemas import PruneSpec, SpecError, parse_config_list
@@ -38,7 +39,8 @@ class Pruner(ABC):
                 weight = layer.weight  # (out, in, *kernel)
                 return layer.ops.max(layer.ops.abs(weight), axis=tuple(range(1, weight.ndim)))
 
-    `name` is what a config_list calls it. Constructing it checks everything and touches nothing; `ConfigError` and `ModelError`
+    `name` is what a config_list calls it. With `example_inputs` a pruner of channels scores whole dependency groups (see joint.py);
+    without them each layer chooses alone. Constructing it checks everything and touches nothing; `ConfigError` and `ModelError`
     come from here.
     """
 
@@ -86,8 +88,16 @@ class Pruner(ABC):
         """Return the masks that `compress` would set; nothing is touched."""
         earlier = self.adapter.masks()
         scored = {name: self._scored(layer, earlier) for name, layer in self._layers.items()}
+        if self.example_inputs is not None and self.granularity == "channel":
+            return merge(earlier, self._jointly(scored))
         keep = allocate(scored, self._governed, self.specs)
         return merge(earlier, {name: from_kept(keep[name], layer) for name, layer in self._layers.items()})
+
+    def _jointly(self, scored: Mapping[str, Scored]) -> Masks:
+        """Let layers that can only shrink together choose together: what is masked can then leave."""
+        with unmasked(self.adapter):
+            graph = self.adapter.trace(self.example_inputs, {}).graph
+        return joint_masks(graph, self.adapter.layers(), scored, self._governed, self.specs)
 
     def _scored(self, layer: Layer, earlier: Masks) -> Scored:
         shape = layer.parameters["weight"]

@@ -6,12 +6,13 @@ any array type, and under the framework's own names and layouts; `normalise` mak
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from nnc.adapter import Layer, Masks
+from nnc.adapter import Adapter, Layer, Masks
 from nnc.arrays import to_numpy
 from nnc.errors import ConfigError, nearest
 from nnc.graph.ir import Array, Shape
@@ -53,6 +54,19 @@ def merge(old: Masks, new: Masks) -> Masks:
     """Return masks that keep what both keep: pruning again never revives what left before."""
     both = {name: {key: old[name].get(key, mask) & mask for key, mask in new[name].items()} for name in new if name in old}
     return {**old, **new, **both}
+
+
+@contextmanager
+def unmasked(adapter: Adapter) -> Iterator[None]:
+    """Take a model's masks off, and put them back whatever happens."""
+    masks = adapter.masks()
+    if masks:
+        adapter.set_masks({})
+    try:
+        yield
+    finally:
+        if masks:
+            adapter.set_masks(masks)
 
 
 _EXPECTED = 'masks are {layer name: {"weight": array, "bias": array}}, True where a number stays.'
