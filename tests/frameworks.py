@@ -62,6 +62,18 @@ class Torch:
     def count(self, model):
         return sum(parameter.numel() for parameter in model.parameters())
 
+    def train(self, model, array, steps):
+        """Train on random classes with momentum and weight decay, as a user's own loop does."""
+        import torch
+
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+        labels = torch.arange(len(array)) % 5
+        model.train()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(self.inputs(array)), labels).backward()
+            optimizer.step()
+
     def columns(self, weight):
         """Return fc1's weight `(out, in)` with its inputs in the order of channel, height, width."""
         return weight
@@ -107,6 +119,13 @@ class Keras:
 
     def count(self, model):
         return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+
+    def train(self, model, array, steps):
+        import keras
+
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer=keras.optimizers.AdamW(1e-2, weight_decay=0.1), loss=loss)
+        model.fit(self.inputs(array), np.arange(len(array)) % 5, batch_size=len(array), epochs=steps, verbose=0)
 
     def columns(self, weight):
         return weight.reshape(-1, 4, 4, 50).transpose(0, 3, 1, 2).reshape(weight.shape)
