@@ -14,11 +14,11 @@ from nnc.graph.plan import Plan, Reshape
 from nnc_tensorflow import storage
 from nnc_tensorflow.clone import clonable, cloned
 from nnc_tensorflow.copies import copied
-from nnc_tensorflow.inference import Inference
+from nnc_tensorflow.inference import forget_inference, infer
 from nnc_tensorflow.inputs import arrays_of, caller, tensors_of
 from nnc_tensorflow.layers import KerasLayer, keras_layers
 from nnc_tensorflow.masks import apply_masks, current_masks, forget_compiled, seen_through
-from nnc_tensorflow.names import PLANS, named_layers
+from nnc_tensorflow.names import PLANS, named_layers, named_operations
 from nnc_tensorflow.read import Reader
 from nnc_tensorflow.readings import READINGS
 from nnc_tensorflow.resize import rewrite_call
@@ -35,7 +35,6 @@ class TensorFlowAdapter:
         _check_backend(model)
         _check_built(model)
         self.model = model
-        self._inference = Inference(model)
 
     def layers(self) -> Sequence[KerasLayer]:
         return keras_layers(self.model)
@@ -46,19 +45,20 @@ class TensorFlowAdapter:
     def set_masks(self, masks: Masks) -> None:
         apply_masks(keras_layers(self.model), masks)
         forget_compiled(self.model)
-        self._inference.forget()
+        forget_inference(self.model)
 
     def trace(self, example_inputs: Any, masks: Masks) -> Trace:
-        layers, tensors, infer = keras_layers(self.model), tensors_of(example_inputs), caller(self.model, example_inputs)
+        layers, tensors, call = keras_layers(self.model), tensors_of(example_inputs), caller(self.model, example_inputs)
+        named = named_layers(self.model)
         with seen_through(layers, masks):
-            recording = record(infer, tensors, named_layers(self.model))
+            recording = record(call, tensors, named | named_operations(named))
             function = recording.function
             graph = Reader(recording, layers, READINGS).read(function.inputs[: len(tensors)], keras.tree.flatten(function.outputs))
             outputs = arrays_of(function(*tensors))
         return Trace(graph, outputs)
 
     def run(self, example_inputs: Any) -> tuple[Array, ...]:
-        return arrays_of(self._inference(example_inputs))
+        return arrays_of(infer(self.model, example_inputs))
 
     def shrink(self, plan: Plan, masks: Masks, folds: Mapping[str, Array]) -> keras.Layer:
         cut = cuts(keras_layers(self.model), plan, masks, folds)
@@ -69,7 +69,7 @@ class TensorFlowAdapter:
     def rewrite(self, reshape: Reshape) -> None:
         rewrite_call(named_layers(self.model), reshape)
         forget_compiled(self.model)
-        self._inference.forget()
+        forget_inference(self.model)
 
     def plans(self) -> tuple[Plan, ...]:
         return tuple(self.model.__dict__.get(PLANS, ()))

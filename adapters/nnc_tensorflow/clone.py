@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 
 from nnc.graph.plan import Plan
-from nnc_tensorflow.names import is_graph, named_layers, own_variables
+from nnc_tensorflow.names import is_graph, is_ops_reshape, named_layers, named_operations, own_variables
 from nnc_tensorflow.surgery import Cut
 
 
 def clonable(model: keras.Layer) -> bool:
-    """Tell whether a model is Functional or Sequential throughout, of Keras' own layers only."""
+    """Tell whether a model is Functional or Sequential, of Keras' own layers only, with no model inside.
+
+    The clone of an inner model would keep its old input size.
+    """
+    return plain(model) and not any(is_graph(layer) for layer in model.layers)
+
+
+def plain(model: keras.Layer) -> bool:
+    """Tell whether a model is a graph of Keras' own layers throughout, so that its config says all of it."""
     return is_graph(model) and all(_built_in(layer) for layer in model._flatten_layers())
 
 
@@ -23,28 +32,44 @@ def _built_in(layer: keras.Layer) -> bool:
 
 def cloned(model: keras.Model, cut: Mapping[str, Cut], plan: Plan) -> keras.Model:
     """Return a new model with the sizes and the weights of `cut`; layer names and trainable flags stay."""
-    names = {id(layer): name for name, layer in named_layers(model).items()}
+    layers = named_layers(model)
+    names = {id(part): name for name, part in (*layers.items(), *named_operations(layers).items())}
 
-    def rebuilt(layer: keras.Layer) -> keras.Layer:
-        config = _edited(layer, names.get(id(layer), ""), cut, plan)
-        return layer.__class__.from_config(config)
+    def rebuilt(part: keras.Operation) -> keras.Operation:
+        return part.__class__.from_config(_edited(part, names.get(id(part), ""), cut, plan))
 
-    small = keras.models.clone_model(model, clone_function=rebuilt, recursive=True)
+    with _uncompiled(model):
+        small = keras.models.clone_model(model, clone_function=rebuilt)
     if not small.built:
         small.build(model.input_shape)
     _fill(model, small, cut)
     return small
 
 
-def _edited(layer: keras.Layer, name: str, cut: Mapping[str, Cut], plan: Plan) -> dict[str, Any]:
+@contextmanager
+def _uncompiled(model: keras.Model) -> Iterator[None]:
+    """Keep Keras from cloning optimizer and loss, which need not be of a kind that can be cloned."""
+    compiled = [part for part in model._flatten_layers() if part.__dict__.get("compiled")]
+    for part in compiled:
+        part.__dict__["compiled"] = False
+    try:
+        yield
+    finally:
+        for part in compiled:
+            part.__dict__["compiled"] = True
+
+
+def _edited(layer: keras.Operation, name: str, cut: Mapping[str, Cut], plan: Plan) -> dict[str, Any]:
+    """Return the config of a layer, or of an operation of a Functional model, in the small model."""
     config: dict[str, Any] = layer.get_config()
     config.pop("build_config", None)
     if name in cut:
         config |= {key: value for key, value in cut[name].sizes.items() if key in config}
-    if isinstance(layer, keras.layers.Reshape):
-        for reshape in plan.reshapes:
-            if reshape.layer == name:
-                config["target_shape"] = reshape.new[1:]
+    for reshape in (reshape for reshape in plan.reshapes if reshape.layer == name):
+        if isinstance(layer, keras.layers.Reshape):
+            config["target_shape"] = reshape.new[1:]
+        elif is_ops_reshape(layer):
+            config["newshape"] = reshape.new
     if isinstance(layer, keras.layers.EinsumDense) and name in cut:
         config["output_shape"] = (*layer.partial_output_shape[:-1], cut[name].weights["kernel"].shape[-1])
     return config

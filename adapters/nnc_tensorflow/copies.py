@@ -22,9 +22,10 @@ from tensorflow.python.trackable.base import TrackableReference  # no public nam
 from nnc.errors import ModelError
 from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
-from nnc_tensorflow.names import MASKS, PLANS, named_layers, own_variables
-from nnc_tensorflow.specs import follow_weights
+from nnc_tensorflow.names import COMPILED, MASKS, PLANS, named_layers, named_operations, own_variables
+from nnc_tensorflow.specs import follow_plan, follow_weights
 from nnc_tensorflow.surgery import Cut
+from nnc_tensorflow.symbols import follow_graphs
 
 #: What `compile` and `fit` leave on a model; the copy is as uncompiled as one just built.
 _UNCOMPILED: dict[str, Any] = {
@@ -38,7 +39,7 @@ _UNCOMPILED: dict[str, Any] = {
     "predict_function": None,
     "_eval_epoch_iterator": None,
 }
-_LEFT_BEHIND = {"optimizer", "_compile_config", "_compiled_trainable_state", MASKS, PLANS}
+_LEFT_BEHIND = {"optimizer", "_compile_config", "_compiled_trainable_state", MASKS, PLANS, COMPILED}
 _WRAPPERS = {"build", "quantize"}  # closures over the layer, which Keras makes for each instance
 _DEPENDENCIES = {"_self_unconditional_checkpoint_dependencies", "_self_unconditional_dependency_names"}
 _TRACKED = (tracking.TrackedList, tracking.TrackedDict, tracking.TrackedOrderedDict, tracking.TrackedSet)
@@ -55,11 +56,15 @@ def copied(model: keras.Layer, cut: Mapping[str, Cut], plan: Plan) -> keras.Laye
     for part, shell in shells:
         for name, value in _state(part):
             shell.__dict__[name] = _attribute(part, name, value, memo)
+    identities = {str(id(part)): str(id(shell)) for part, shell in shells}
     for _, shell in shells:
-        _number_again(shell)
+        _number_again(shell, identities)
     for name, layer in layers.items():
         follow_weights(layer, memo[id(layer)], cut.get(name), plan, name)
+    for name, operation in named_operations(layers).items():
+        follow_plan(memo[id(operation)], plan, name)
     small: keras.Layer = memo[id(model)]
+    follow_graphs(small)
     return small
 
 
@@ -178,8 +183,11 @@ def _tracked(value: Any, memo: dict[int, Any]) -> Any:
     return made
 
 
-def _number_again(shell: Any) -> None:
-    """Keras' trackers know what they hold by identity; the copies have identities of their own."""
+def _number_again(shell: Any, identities: Mapping[str, str]) -> None:
+    """Keras' trackers and graphs know what they hold by identity; the copies have identities of their own."""
+    if "_nodes" in getattr(shell, "__dict__", {}):  # keys such as "1234_ib-0": an operation and its n-th call
+        keys = (key.split("_", 1) for key in shell._nodes)
+        shell.__dict__["_nodes"] = {f"{identities.get(operation, operation)}_{call}" for operation, call in keys}
     tracker = getattr(shell, "__dict__", {}).get("_tracker")
     if tracker is not None:
         tracker.stored_ids = {name: {id(item) for item in store} for name, (_, store) in tracker.config.items()}

@@ -9,28 +9,30 @@ import keras
 import tensorflow as tf
 
 from nnc_tensorflow.inputs import caller, tensors_of
+from nnc_tensorflow.names import COMPILED
+from nnc_tensorflow.trace import failure
 
 
-class Inference:
-    """Compiles on the first call; a call with inputs of another form compiles again."""
+def infer(model: keras.Layer, example_inputs: Any) -> Any:
+    """Return the model's outputs. The compiled function is kept with the model, so that whoever masks the model can drop it.
 
-    def __init__(self, model: keras.Layer) -> None:
-        self.model = model
-        self._compiled: dict[Any, Any] = {}
+    Raises `ConfigError` or `TraceError` where the model does not run on these inputs.
+    """
+    tensors, call = tensors_of(example_inputs), caller(model, example_inputs)
+    compiled = model.__dict__.setdefault(COMPILED, {}).setdefault(_form(example_inputs), tf.function(call, reduce_retracing=True))
+    try:
+        return compiled(*tensors)
+    except Exception as error:
+        raise failure(error, tensors) from error
 
-    def __call__(self, example_inputs: Any) -> Any:
-        form = _form(example_inputs)
-        infer = caller(self.model, example_inputs)  # checks the shapes each time
-        if form not in self._compiled:
-            self._compiled[form] = tf.function(infer)
-        return self._compiled[form](*tensors_of(example_inputs))
 
-    def forget(self) -> None:
-        """Drop what is compiled: the parameters are seen differently now."""
-        self._compiled.clear()
+def forget_inference(model: keras.Layer) -> None:
+    """Drop what is compiled: the parameters are seen differently now."""
+    model.__dict__.pop(COMPILED, None)
 
 
 def _form(example_inputs: Any) -> Any:
+    """Return what tells apart the ways in which inputs are handed to the model: the names, the number, or a single one."""
     if isinstance(example_inputs, Mapping):
         return tuple(example_inputs)
     return len(example_inputs) if isinstance(example_inputs, (list, tuple)) else None

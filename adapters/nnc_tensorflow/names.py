@@ -6,15 +6,16 @@ In a Functional or Sequential model a child is named by `layer.name`; in any oth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 from keras.src.models.functional import Functional  # the class itself is not exported
 
-#: Where a layer's `__dict__` keeps the variables that hold its masks, and a model's keeps the plans that made it.
+#: Where a layer's `__dict__` keeps the variables that hold its masks, and a model's keeps the plans that made it and its compiled inference.
 MASKS = "_nnc_masks"
 PLANS = "_nnc_plans"
+COMPILED = "_nnc_compiled"
 
 # Keras' own bookkeeping, and what `compile` and `fit` leave on a model: none of it is part of the architecture.
 _BOOKKEEPING = {
@@ -37,6 +38,7 @@ _BOOKKEEPING = {
     "_loss_tracker",
     MASKS,
     PLANS,
+    COMPILED,
 }
 
 
@@ -58,6 +60,16 @@ def named_layers(model: keras.Layer) -> dict[str, keras.Layer]:
             visit(f"{name}.{child_name}" if name else child_name, child)
 
     visit("", model)
+    return found
+
+
+def named_operations(layers: Mapping[str, keras.Layer]) -> dict[str, keras.Operation]:
+    """Return the operations of Functional models that are no layers (`keras.ops` and operators on symbolic tensors), named as layers are."""
+    found = {}
+    for name, layer in layers.items():
+        for operation in getattr(layer, "_operations", ()) if is_graph(layer) else ():
+            if not isinstance(operation, keras.Layer):
+                found.setdefault(f"{name}.{operation.name}" if name else operation.name, operation)
     return found
 
 
@@ -105,3 +117,8 @@ def _opened(path: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _opened(f"{path}.{number}", item)
     else:
         yield path, value
+
+
+def is_ops_reshape(operation: Any) -> bool:
+    """Tell whether an operation of a Functional model is `keras.ops.reshape` on a symbolic tensor."""
+    return type(operation).__name__ == "Reshape" and isinstance(getattr(operation, "newshape", None), (tuple, list))

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from nnc.graph.ir import Tensor
+from nnc_tensorflow.names import is_ops_reshape
 from nnc_tensorflow.read import Reader, Reading, shape_of, static, unknown
 
 
@@ -21,13 +22,12 @@ def reshape(reader: Reader, op: Any) -> None:
 
 def _sizes(reader: Reader, op: Any) -> tuple[int, ...] | None:
     """Return a reshape's sizes as they were written: by `keras.layers.Reshape`, by a Functional model's `ops.reshape`, or in a user's call."""
-    layer = reader.recording.layers[reader.recording.owners.get(op.name, "")]
+    owner = reader.recording.layers[reader.recording.owners.get(op.name, "")]
     out = shape_of(op.outputs[0])
-    if isinstance(layer, keras.layers.Reshape):
-        return (out[0], *layer.target_shape)
-    written = reader.recording.written.get(op.name)
-    if written is not None:
-        return written
+    if isinstance(owner, keras.layers.Reshape):
+        return (out[0], *owner.target_shape)
+    if is_ops_reshape(owner):
+        return tuple(owner.newshape)
     if reader.recording.source(op) is None:
         return None
     given = static(op.inputs[1])

@@ -10,6 +10,7 @@ import keras
 from nnc.errors import SpeedupError
 from nnc.graph.plan import Reshape
 from nnc.resize import resized
+from nnc_tensorflow.symbols import follow_graphs
 
 
 def rewrite_call(layers: Mapping[str, keras.Layer], reshape: Reshape) -> None:
@@ -27,3 +28,4 @@ def rewrite_call(layers: Mapping[str, keras.Layer], reshape: Reshape) -> None:
         )
     # The signature stays the same, so what Keras noted of it still holds.
     layer.__dict__[name] = MethodType(resized(method.__func__, reshape), layer)
+    follow_graphs(layers[""])

@@ -10,15 +10,13 @@ import keras
 from nnc.graph.ir import Array, Shape
 from nnc.graph.plan import Plan
 from nnc_tensorflow.layouts import is_a
+from nnc_tensorflow.names import is_ops_reshape
 from nnc_tensorflow.surgery import Cut
 
 
 def follow_weights(old: keras.Layer, layer: keras.Layer, cut: Cut | None, plan: Plan, name: str) -> None:
     """Bring one copied layer in step with its cut weights. The input's width follows from the kernel."""
-    if isinstance(layer, keras.layers.Reshape):
-        for reshape in plan.reshapes:
-            if reshape.layer == name:
-                layer.target_shape = tuple(reshape.new[1:])
+    follow_plan(layer, plan, name)
     if cut is None:
         return
     if cut.new_bias and "bias" not in own(old):
@@ -26,6 +24,16 @@ def follow_weights(old: keras.Layer, layer: keras.Layer, cut: Cut | None, plan: 
     for attribute, value in cut.sizes.items():
         layer.__dict__[attribute] = value
     _follow_input(layer, cut)
+
+
+def follow_plan(operation: keras.Operation, plan: Plan, name: str) -> None:
+    """Give a reshape that is a layer or an operation of a Functional model its new sizes."""
+    for reshape in (reshape for reshape in plan.reshapes if reshape.layer == name):
+        if isinstance(operation, keras.layers.Reshape):
+            operation.target_shape = tuple(reshape.new[1:])
+        elif is_ops_reshape(operation):
+            operation.newshape = tuple(reshape.new)
+            operation._auto_config.config["newshape"] = tuple(reshape.new)  # what Keras saves of the operation
 
 
 def own(layer: keras.Layer) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnc.errors import StorageError
 from nnc.graph.ir import Array
-from nnc_tensorflow.clone import clonable
+from nnc_tensorflow.clone import plain
 from nnc_tensorflow.names import named_layers, own_variables
 
 
@@ -39,7 +39,7 @@ def load_tensors(model: keras.Layer, given: Mapping[str, Array]) -> None:
 
 def blueprint(model: keras.Layer) -> dict[str, Any] | None:
     """Return the architecture of a Functional or Sequential model of Keras' own layers, None for any other."""
-    return {"keras": json.loads(model.to_json())} if clonable(model) else None
+    return {"keras": json.loads(model.to_json())} if plain(model) else None
 
 
 def rebuild(data: Mapping[str, Any]) -> keras.Layer:

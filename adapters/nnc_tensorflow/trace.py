@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import nnc
 from nnc.errors import ConfigError, TraceError
-from nnc.graph.ir import Graph, Source
+from nnc.graph.ir import Source
 
 _LOCK = threading.RLock()
 _OURS = (os.path.dirname(os.path.abspath(nnc.__file__)) + os.sep, os.path.dirname(os.path.abspath(__file__)) + os.sep)
@@ -27,12 +27,14 @@ _PACKAGES = tuple(os.path.dirname(os.path.abspath(package.__file__)) + os.sep fo
 
 @dataclass
 class Recording:
-    """A concrete function, and for each of its operations (by name) the path of the layer in whose call it was made."""
+    """A concrete function, and for each of its operations (by name) the path of the layer in whose call it was made.
+
+    `layers` are the model's layers by path, and the operations of Functional models that are no layers.
+    """
 
     function: Any
-    layers: dict[str, keras.Layer]
+    layers: dict[str, keras.Operation]
     owners: dict[str, str] = field(default_factory=dict)
-    written: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def source(self, op: Any) -> Source | None:
         """Return the user's line that asked for an operation, or None where only Keras' own code did."""
@@ -40,7 +42,7 @@ class Recording:
         return user_line(frames, self.layers.get(self.owners.get(op.name, "")))
 
 
-def record(infer: Callable[..., Any], tensors: Sequence[tf.Tensor], layers: dict[str, keras.Layer]) -> Recording:
+def record(infer: Callable[..., Any], tensors: Sequence[tf.Tensor], layers: dict[str, keras.Operation]) -> Recording:
     """Trace `infer` on tensors of these shapes. Raises `ConfigError` where a layer refuses the inputs, else `TraceError`."""
     recording = Recording(None, layers)
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
@@ -48,11 +50,11 @@ def record(infer: Callable[..., Any], tensors: Sequence[tf.Tensor], layers: dict
         try:
             recording.function = tf.function(infer, autograph=False).get_concrete_function(*specs)
         except Exception as error:
-            raise _failure(error, specs, recording) from error
+            raise failure(error, specs) from error
     return recording
 
 
-def user_line(frames: Sequence[tuple[str, int, str]], layer: keras.Layer | None) -> Source | None:
+def user_line(frames: Sequence[tuple[str, int, str]], layer: Any) -> Source | None:
     """Return the innermost line outside of Keras, TensorFlow and nnc, looking no further out than nnc's own call of the model."""
     for file, line, name in reversed(frames):
         if file.startswith(_OURS):
@@ -67,7 +69,7 @@ def _foreign(file: str) -> bool:
     return file.startswith(_PACKAGES) or file.startswith("<") or f"{os.sep}contextlib.py" in file or f"{os.sep}threading.py" in file
 
 
-def _qualified(name: str, file: str, line: int, layer: keras.Layer | None) -> str:
+def _qualified(name: str, file: str, line: int, layer: Any) -> str:
     """Return `Net.call` for `call`, where a class of the layer defines the function at that place."""
     for cls in layer.__class__.__mro__ if layer is not None else ():
         code = getattr(cls.__dict__.get(name), "__code__", None)
@@ -91,41 +93,46 @@ def _inlined() -> Iterator[None]:
 def _calls_recorded(recording: Recording) -> Iterator[None]:
     """Note for each operation made meanwhile, in this thread, the innermost layer whose call makes it."""
     paths = {id(layer): path for path, layer in recording.layers.items()}
-    plain, thread = keras.Layer.__call__, threading.get_ident()
+    thread = threading.get_ident()
 
-    def noted(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        path = paths.get(id(layer))
-        if path is None or threading.get_ident() != thread or tf.executing_eagerly():
-            return plain(layer, *args, **kwargs)
-        graph = tf.compat.v1.get_default_graph()
-        start = len(graph.get_operations())
-        try:
-            return plain(layer, *args, **kwargs)
-        finally:
-            for op in graph.get_operations()[start:]:
-                recording.owners.setdefault(op.name, path)
+    def noting(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            path = paths.get(id(self))
+            if path is None or threading.get_ident() != thread or tf.executing_eagerly():
+                return plain(self, *args, **kwargs)
+            graph = tf.compat.v1.get_default_graph()
+            start = len(graph.get_operations())
+            try:
+                return plain(self, *args, **kwargs)
+            finally:
+                for op in graph.get_operations()[start:]:
+                    recording.owners.setdefault(op.name, path)
 
-    keras.Layer.__call__ = noted
+        return noted
+
+    before = [(cls, cls.__dict__["__call__"]) for cls in (keras.Layer, keras.Operation)]
     try:
+        for cls, plain in before:
+            cls.__call__ = noting(plain)
         yield
     finally:
-        keras.Layer.__call__ = plain
+        for cls, plain in before:
+            cls.__call__ = plain
 
 
-def _failure(error: Exception, specs: Sequence[Any], recording: Recording) -> Exception:
+def failure(error: Exception, specs: Sequence[Any]) -> Exception:
     """Return what to raise for a model that failed on the example inputs."""
     shapes = ", ".join(f"{tuple(spec.shape)} {spec.dtype.name}" for spec in specs)
-    source = _failed_line(error, recording.layers)
+    source = _failed_line(error)
     reason = f"{type(error).__name__}: {_short(error)}"
     if source is None and isinstance(error, (ValueError, TypeError)):
         return ConfigError(f"example_inputs: the model does not accept {shapes}: {reason}")
     place = f"{source}, in {source.function}" if source else "the model"
-    failure = TraceError(f"{place}: the model failed on example inputs of shape {shapes}: {reason}")
-    failure.graph, failure.source = Graph(), source  # type: ignore[attr-defined]
-    return failure
+    # TensorFlow refuses a bad shape while tracing, and the graph up to there is lost with the function.
+    return TraceError(f"{place}: the model failed on example inputs of shape {shapes}: {reason}", None, source)
 
 
-def _failed_line(error: BaseException, layers: dict[str, keras.Layer]) -> Source | None:
+def _failed_line(error: BaseException) -> Source | None:
     """Return the user's line that an exception passed through, the innermost one."""
     seen: BaseException | None = error
     while seen is not None:
@@ -135,14 +142,9 @@ def _failed_line(error: BaseException, layers: dict[str, keras.Layer]) -> Source
             trace = trace.tb_next
         for file, line, frame in reversed(frames):
             if not file.startswith(_OURS) and not _foreign(file):
-                return Source(file, line, frame.f_code.co_qualname if hasattr(frame.f_code, "co_qualname") else _named(frame, layers))
+                return Source(file, line, _qualified(frame.f_code.co_name, file, line, frame.f_locals.get("self")))
         seen = seen.__cause__
     return None
-
-
-def _named(frame: Any, layers: dict[str, keras.Layer]) -> str:
-    owner = frame.f_locals.get("self")
-    return _qualified(frame.f_code.co_name, frame.f_code.co_filename, frame.f_lineno, owner if isinstance(owner, keras.Layer) else None)
 
 
 def _short(error: Exception) -> str:
