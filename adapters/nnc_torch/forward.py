@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import types
 from typing import Any
 
@@ -51,7 +52,7 @@ class _OneModule(fx.Tracer):
 def _regenerated(module: nn.Module, reshape: Reshape) -> fx.GraphModule:
     """Return a module's forward regenerated from its fx graph, for a class whose source is nowhere (a REPL, a heredoc)."""
     try:
-        graph = _OneModule().trace(module)
+        graph = _graph_of(module)
     except Exception as error:
         raise SpeedupError(
             f"{_place(reshape)}: the source of {type(module).__name__}.forward cannot be read, and torch.fx cannot trace it ({error}); "
@@ -63,6 +64,21 @@ def _regenerated(module: nn.Module, reshape: Reshape) -> fx.GraphModule:
     for node in calls:
         node.args = (node.args[0], *reshape.new) if node.op == "call_method" else (node.args[0], tuple(reshape.new))
     return fx.GraphModule(module, graph)
+
+
+def _graph_of(module: nn.Module) -> fx.Graph:
+    """Return the fx graph of the forward that a module has now: its class's, one regenerated earlier, or one set on the instance."""
+    own = vars(module).get("forward")
+    if own is None:
+        return _OneModule().trace(module)
+    if isinstance(own.__self__, fx.GraphModule):
+        return copy.deepcopy(own.__self__.graph)
+    cls = type(module)
+    try:
+        module.__class__ = type(cls.__name__, (cls,), {"forward": own.__func__})  # fx reads the class's forward only
+        return _OneModule().trace(module)
+    finally:
+        module.__class__ = cls
 
 
 def _given(node: fx.Node) -> tuple[Any, ...]:
