@@ -10,8 +10,8 @@ from time import process_time
 from typing import Any
 
 import torch
-from networks import HEADS, INPUTS, NETWORKS
 
+from networks import HEADS, INPUTS, NETWORKS
 from nnc.latency import medians_by_turns
 
 ROUNDS = 5

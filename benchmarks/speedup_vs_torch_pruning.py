@@ -49,8 +49,9 @@ def measure(peer: str, network: str) -> dict[str, Any]:
 
 def table(results: dict[tuple[str, str], dict[str, Any]]) -> Table:
     """Return one row for each network and tool."""
-    columns = ("network", "tool", "CPU s to prune", "memory growth", "parameters left", "latency ratio, batch 1", "batch 8")
-    shown = Table(*columns, title="50 % of the channels removed by L1 norm; latency ratio = original / small")
+    columns = ("network", "tool", "CPU s", "memory", "parameters", "batch 1", "batch 8")
+    title = "Half of the channels removed by L1 norm: CPU seconds, growth of peak memory, and latency original / small"
+    shown = Table(*columns, title=title, title_justify="left")
     for (network, peer), result in results.items():
         ratios = [f"{original / small:.2f}" for original, small in result["latency"].values()]
         growth = f"{result['memory_growth'] / 1e6:.0f} MB"
