@@ -178,6 +178,8 @@ def _origin(entry: EntryPoint) -> str:
 
 def _stranger(model: Any) -> NncError:
     known = ", ".join(found.name for found in registry().frameworks) or "none"
+    if isinstance(model, type):
+        return ModelError(f"the model is the class {model.__qualname__} itself; pass an instance: {model.__qualname__}(...).")
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     framework = next((name for name in map(_framework_of, type(model).__mro__) if name), None)
     if framework and framework not in {found.extra for found in registry().frameworks}:

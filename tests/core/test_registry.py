@@ -51,6 +51,12 @@ def test_a_model_of_no_framework_is_named_with_those_that_are_known():
 
 
 @pytest.mark.usefixtures("fake_framework")
+def test_a_class_in_the_place_of_a_model_is_named():
+    with pytest.raises(ModelError, match="the model is the class FakeModel itself; pass an instance"):
+        registry.adapter_for(fakes.FakeModel)
+
+
+@pytest.mark.usefixtures("fake_framework")
 @pytest.mark.parametrize(("module", "extra"), [("torch.nn.modules.linear", "torch"), ("keras.src.layers.core.dense", "tensorflow")])
 def test_a_model_of_a_known_framework_without_plugin_names_the_extra(module, extra):
     base = type("Linear", (), {"__module__": module})
