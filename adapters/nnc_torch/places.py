@@ -62,6 +62,7 @@ class Places:
         names = frame.f_code.co_varnames
         if not names or names[0] != "self":
             return None
+        # Until Python 3.13 the frame keeps this dict, and with it what its variables hold, until it is asked for again.
         return self._layers.get(id(frame.f_locals.get("self")))
 
     def _owner(self, code: CodeType) -> int:

@@ -175,7 +175,7 @@ class Recorder(TorchDispatchMode):
         return result
 
     def _read(self, call: Call) -> None:
-        if next(tensors_in((call.args, call.kwargs)), None) is None:
+        if call.func.overloadpacket in FRESH or next(tensors_in((call.args, call.kwargs)), None) is None:
             return self._constants(call)
         reader = self._readers.get(call.func.overloadpacket)
         # A reader that returns False met arguments that it does not know.
@@ -201,4 +201,17 @@ class Recorder(TorchDispatchMode):
                 self.values.view(tensor, base)
 
 
-SAME_EACH_TIME = {aten.arange, aten.zeros, aten.ones, aten.full, aten.eye, aten.linspace, aten.scalar_tensor}
+#: These take a tensor for its type and device only.
+FRESH = {aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty}
+SAME_EACH_TIME = {
+    aten.new_zeros,
+    aten.new_ones,
+    aten.new_full,
+    aten.arange,
+    aten.zeros,
+    aten.ones,
+    aten.full,
+    aten.eye,
+    aten.linspace,
+    aten.scalar_tensor,
+}

@@ -1,5 +1,7 @@
 """A forward pass becomes the graph that the model computes."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -191,3 +193,22 @@ def test_batch_norm_hands_over_its_statistics():
 
     assert names(node)[1:] == ["bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"]
     assert [tensor.trainable for tensor in node.inputs[1:]] == [True, True, False, False]
+
+
+def test_a_one_dimensional_max_pool_does_not_pin_through_indices_that_nobody_reads():
+    assert "unknown" not in kinds(lambda self, x: functional.max_pool1d(x, 2), torch.randn(2, 3, 8))
+
+
+def test_no_activation_outlives_its_use():
+    seen = []
+
+    def function(self, x):
+        h = self.fc(x).relu()
+        seen.append(weakref.ref(h))
+        h = functional.max_pool1d(h[:, None], 2)
+        h = h.sum()
+        return h + sum(reference() is not None for reference in seen)
+
+    trace = TorchAdapter(Model(function, fc=nn.Linear(3, 4))).trace(torch.zeros(2, 3), {})
+
+    assert trace.graph.nodes[-1].inputs[1].data() == 0

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from nnc.graph.ir import Array, Tensor, constant
+from nnc_torch.inference import tensors_in
 from nnc_torch.record import Call
 
 aten = torch.ops.aten
@@ -44,7 +45,7 @@ def pointwise(call: Call) -> bool | None:
 
     def evaluate(x: Array) -> Array:
         with torch.no_grad():
-            return function(torch.tensor(np.asarray(x)), *rest, **kwargs).numpy()
+            return next(tensors_in(function(torch.tensor(np.asarray(x)), *rest, **kwargs))).numpy()
 
     call.emit("pointwise", call.read(name), evaluate=evaluate)
     return None
@@ -55,13 +56,28 @@ def _pure(call: Call) -> Callable[..., torch.Tensor]:
     return getattr(aten, call.func.overloadpacket.__name__.rstrip("_"))
 
 
-def fill(call: Call) -> bool | None:
+def fill(call: Call) -> None:
     """fill_(self, value), zero_(self): every element is one number."""
     value = call.get("value", 0)
     if isinstance(value, torch.Tensor):
-        return False
-    call.emit("pointwise", call.read("self"), evaluate=lambda x: np.full_like(x, value))
-    return None
+        call.emit("binary", call.read("self"), call.values.read(value), function="other")
+    else:
+        call.emit("pointwise", call.read("self"), evaluate=lambda x: np.full_like(x, value))
+
+
+def empty_like(call: Call) -> None:
+    """empty_like(self): no number is known."""
+    call.emit("pointwise", call.read("self"), evaluate=lambda x: np.full_like(x, np.nan))
+
+
+def glu(call: Call) -> None:
+    """glu(self, dim): the first half times the sigmoid of the second."""
+    x, axis = call.read("self"), call.axis()
+    assert x is not None
+    shape, half = tuple(call.output.shape), x.shape[axis] // 2
+    left, right = (call.node("slice", (x,), shape, axis=axis, index=np.arange(half) + start) for start in (0, half))
+    gate = call.node("pointwise", (right,), shape, lambda x: 1 / (1 + np.exp(-x)))
+    call.emit("binary", left, gate, evaluate=np.multiply, function="mul")
 
 
 def binary(function: str, compute: Callable[[Any, Any], Any] | None = None) -> Callable[[Call], bool | None]:
@@ -160,6 +176,8 @@ _NAMED: dict[str, Callable[[Call], bool | None]] = {
     "addcmul": addcmul,
     "addcdiv": addcmul,
     "pow": power,
+    "empty_like": empty_like,
+    "glu": glu,
     "fill": fill,
     "zero": fill,
     "copy": copy,

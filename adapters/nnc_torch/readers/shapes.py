@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
-from nnc.graph.ir import Array, Tensor
+from nnc.graph.ir import Array, Graph, Node, Tensor
 from nnc_torch.record import Call, other_like
 
 aten = torch.ops.aten
@@ -20,8 +21,17 @@ def view(call: Call) -> None:
 
 
 def resized(call: Call) -> None:
-    """squeeze, unsqueeze: a reshape that gives no sizes."""
-    call.emit("reshape", call.read("self"), sizes=tuple(call.output.shape))
+    """squeeze, unsqueeze: a reshape that gives no sizes. What was not read yet, as the indices of a max pool, is left so."""
+    slot, shape = call.values.slot(call["self"]), tuple(call.output.shape)
+    if slot.value is None and slot.weight is None and slot.make is not None:
+        call.values.later(call.output, partial(_resized_later, slot.make, call.values.graph, other_like(call.output)))
+    else:
+        call.emit("reshape", call.read("self"), sizes=shape)
+
+
+def _resized_later(make: Callable[[], Tensor], graph: Graph, output: Tensor) -> Tensor:
+    graph.nodes.append(Node("reshape", (make(),), (output,), {"sizes": output.shape}))
+    return output
 
 
 def permute(call: Call) -> None:

@@ -6,8 +6,6 @@ transposed weight is recognised as what it is, so the graph has `linear(x, weigh
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from nnc.graph.ir import Tensor, constant
@@ -167,7 +165,19 @@ def pixel_shuffle(call: Call) -> None:
     blocks = call.node("reshape", (x,), split, sizes=split)
     order = (*range(n + 1), n + 3, n + 1, n + 4, n + 2)
     moved = call.node("transpose", (blocks,), [split[axis] for axis in order], permutation=order)
-    assert math.prod(moved.shape) == math.prod(call.output.shape)
+    call.emit("reshape", moved, sizes=tuple(call.output.shape))
+
+
+def pixel_unshuffle(call: Call) -> None:
+    """pixel_unshuffle(self, downscale_factor): (..., c, h r, w r) becomes (..., c r r, h, w)."""
+    x, r = call.read("self"), call["downscale_factor"]
+    assert x is not None
+    *lead, channels, height, width = x.shape
+    n = len(lead)
+    split = (*lead, channels, height // r, r, width // r, r)
+    blocks = call.node("reshape", (x,), split, sizes=split)
+    order = (*range(n + 1), n + 2, n + 4, n + 1, n + 3)
+    moved = call.node("transpose", (blocks,), [split[axis] for axis in order], permutation=order)
     call.emit("reshape", moved, sizes=tuple(call.output.shape))
 
 
@@ -187,4 +197,5 @@ READERS = {
     aten._fused_rms_norm: rms_norm,
     aten.native_group_norm: group_norm,
     aten.pixel_shuffle: pixel_shuffle,
+    aten.pixel_unshuffle: pixel_unshuffle,
 }
