@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from nnc.adapter import Adapter
     from nnc.algorithm import Pruner
 
 hookspec = pluggy.HookspecMarker("nnc")

@@ -137,7 +137,10 @@ def _compiled(tree: ast.FunctionDef, function: Callable[..., Any]) -> Callable[.
     exec(code, plain.__globals__, made)
     cells = [cell.cell_contents for cell in plain.__closure__ or ()]
     result: Callable[..., Any] = made["scope"](*cells)
-    inspect.unwrap(result).__qualname__ = plain.__qualname__
+    inner: Any = inspect.unwrap(result)
+    inner.__qualname__ = plain.__qualname__
+    if hasattr(plain.__code__, "co_qualname"):  # Python 3.11; it is what a traceback, and a trace of the small model, shows
+        inner.__code__ = inner.__code__.replace(co_qualname=plain.__code__.co_qualname)
     return result
 
 
@@ -145,7 +148,6 @@ _FUTURE = 0x1000000  # from __future__ import annotations
 
 
 def _refusal(reshape: Reshape, why: str) -> SpeedupError:
-    return SpeedupError(
-        f"{reshape.function or 'the forward code'}, line {reshape.line}: {reshape.op} hard-codes the sizes {list(reshape.old)}, which must become "
-        f"{list(reshape.new)}: {why}. Write -1 there, or take the size from the tensor's shape."
-    )
+    place = f"{reshape.function or 'the forward code'}, line {reshape.line}"
+    sizes = f"{reshape.op} hard-codes the sizes {list(reshape.old)}, which must become {list(reshape.new)}"
+    return SpeedupError(f"{place}: {sizes}: {why}. Write -1 there, or take the size from the tensor's shape.")

@@ -107,7 +107,8 @@ def _first_wrong(graph: Graph, small: Graph, shapes: Sequence[tuple[Shape, ...]]
     if small.nodes and len(small.nodes) < len(graph.nodes):
         return len(small.nodes)
     if complete and len(small.nodes) != len(graph.nodes):
-        raise SpeedupError(f"the small model ran {len(small.nodes)} operations, the masked one {len(graph.nodes)}: its control flow depends on a size")
+        counts = f"the small model ran {len(small.nodes)} operations, the masked one {len(graph.nodes)}"
+        raise SpeedupError(f"{counts}: its control flow depends on a size")
     return None
 
 
@@ -141,7 +142,8 @@ def _compare(masked: Sequence[Array], small: Sequence[Array]) -> float:
         difference = float(np.abs(a.astype(np.float64) - b).max()) / scale
         allowed = TOLERANCE[a.dtype.itemsize]
         if not difference <= allowed:
-            raise SpeedupError(f"output {number} of the small model differs from the masked model's by {difference:.2g} (relative); at most {allowed:.0e} is rounding")
+            found = f"output {number} of the small model differs from the masked model's by {difference:.2g} of the largest"
+            raise SpeedupError(f"{found}; rounding explains at most {allowed:.0e}. Please report it.")
         worst = max(worst, difference)
     return worst
 

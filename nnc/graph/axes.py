@@ -86,7 +86,8 @@ class Axes:
             elif j < len(right):
                 size_right, j = size_right * self.sizes[right[j]], j + 1
             else:
-                raise ValueError(f"sizes {[self.sizes[a] for a in before]} and {[self.sizes[a] for a in after]} do not hold the same elements")
+                sizes = [[self.sizes[a] for a in side] for side in (before, after)]
+                raise ValueError(f"sizes {sizes[0]} and {sizes[1]} do not hold the same elements")
             if size_left == size_right:
                 self._regroup(tuple(left[start_left:i]), tuple(right[start_right:j]))
                 start_left, start_right, size_left, size_right = i, j, 1, 1

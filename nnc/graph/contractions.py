@@ -69,8 +69,8 @@ def _weighted(node: Node, weight: Tensor, inputs: Array, values: Values, reason:
     alive = values.alive(weight)
     unread = np.zeros(inputs.shape, bool)
     if alive is not None:
-        unread = ~alive.reshape(len(inputs), -1, weight.shape[1]).any(axis=1)
-    safe = (~np.isnan(inputs) | unread).all(axis=0)
+        unread = np.asarray(~alive.reshape(len(inputs), -1, weight.shape[1]).any(axis=1))
+    safe: Array = np.asarray((~np.isnan(inputs) | unread).all(axis=0))
     constant = np.where(unread, 0.0, np.nan_to_num(inputs))
     if not constant.any():
         return Contraction(node, weight, 1, safe, f"{_reader(node)} {reason}")

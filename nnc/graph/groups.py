@@ -14,7 +14,7 @@ import numpy as np
 
 from nnc.graph.contractions import contractions
 from nnc.graph.ir import Array, Graph, Tensor
-from nnc.graph.labels import Factor, Labels, solve
+from nnc.graph.labels import Factor, solve
 from nnc.graph.offers import bindings, signatures, withheld
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -98,7 +99,7 @@ class _Solver:
         for axis, cuts in self._cut_points(segs, whole_only).items():
             if len(cuts) > 2:
                 self.starts[axis] = sorted(cuts)
-                self.children[axis] = [self.axes.axis(b - a) for a, b in zip(self.starts[axis], self.starts[axis][1:], strict=False)]
+                self.children[axis] = [self.axes.axis(b - a) for a, b in pairwise(self.starts[axis])]
         for whole, part, index in segs:
             self._relate(whole, part, index)
 
@@ -169,7 +170,7 @@ class _Solver:
     def _push_reshape(self, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
         """Give both sides the boundaries of each other; False, and both pinned, where these do not nest."""
         flat = sorted({product * d for side in (before, after) for axis, product in self._suffixes(side) for d in (1, *self._bounds(axis))})
-        if any(outer % inner for inner, outer in zip(flat, flat[1:], strict=False)):
+        if any(outer % inner for inner, outer in pairwise(flat)):
             reason = f"a reshape of {self._sizes(before)} to {self._sizes(after)} whose factors do not nest"
             self.opaque += [(axis, reason) for axis in (*before, *after)]
             return False
@@ -231,7 +232,7 @@ class _Solver:
             return ()
         edges = [size, *sorted(self.bounds.get(axis, ()), reverse=True), 1]
         factors = []
-        for outer, inner in zip(edges, edges[1:], strict=False):
+        for outer, inner in pairwise(edges):
             factors.append(Factor(0, size // outer, outer // inner, inner, first))
             first += outer // inner
         return tuple(factors)
@@ -239,9 +240,7 @@ class _Solver:
     def _assembled(self, axis: int, own: dict[int, tuple[Factor, ...]]) -> tuple[Factor, ...]:
         """Return the factors of a root axis, those of its segments moved to where the segments begin."""
         return tuple(
-            Factor(start, f.outer, f.size, f.inner, f.first)
-            for start, piece in self.pieces(axis)
-            for f in own[self.axes.root(piece)]
+            Factor(start, f.outer, f.size, f.inner, f.first) for start, piece in self.pieces(axis) for f in own[self.axes.root(piece)]
         )
 
     def _pairs(self, own: dict[int, tuple[Factor, ...]]) -> tuple[Array, Array]:

@@ -99,8 +99,7 @@ def _stay_unless_safe(state: _State, summed: list[Contraction]) -> None:
 def _along(factor: Factor, vector: Array) -> Array:
     """Reduce a boolean vector over an axis to one value per label of a factor: True where all of its indices are."""
     block = vector[factor.start : factor.start + factor.outer * factor.size * factor.inner]
-    result: Array = block.reshape(factor.outer, factor.size, factor.inner).all(axis=(0, 2))
-    return result
+    return np.asarray(block.reshape(factor.outer, factor.size, factor.inner).all(axis=(0, 2)))
 
 
 def _keep_one(state: _State) -> tuple[str, ...]:
@@ -130,7 +129,8 @@ def _folds(state: _State, summed: list[Contraction]) -> dict[str, Array]:
         if first is not contraction and (seen != mine).any():
             differs = (seen != mine).any(axis=0)
             for factor in state.labels.of(state.labels.axes[weight][1]):
-                _stay(state, state.labels.classes(factor)[~_along(factor, ~differs)], f"{weight.name} is used twice, on different constants")
+                disagree = state.labels.classes(factor)[~_along(factor, ~differs)]
+                _stay(state, disagree, f"{weight.name} is used twice, on different constants")
     folds = {}
     for name, (contraction, constant) in constants.items():
         addend = _addend(state, contraction, constant)
@@ -207,7 +207,7 @@ def _kept(state: _State, masks: Mapping[str, Array]) -> Iterator[Kept]:
             continue
         alive = state.values.alive(tensor)
         assert alive is not None
-        masked = _along(factor, ~alive.any(axis=1 - axis))
+        masked = _along(factor, np.asarray(~alive.any(axis=1 - axis)))
         reasons = state.stays[state.labels.classes(factor)][masked]
         for number, count in zip(*np.unique(reasons[reasons >= 0], return_counts=True), strict=True):
             yield Kept(f"{tensor.name} axis {axis}", int(count), state.why[number])

@@ -49,7 +49,7 @@ class Values:
             return None
         if weight not in self._alive:
             flat = mask.reshape(*mask.shape[:2], -1)
-            self._alive[weight] = flat.any(axis=2) if flat.shape[2] > 1 else flat[:, :, 0]
+            self._alive[weight] = np.asarray(flat.any(axis=2) if flat.shape[2] > 1 else flat[:, :, 0])
         return self._alive[weight]
 
     def numbers(self, tensor: Tensor) -> Array:
@@ -195,7 +195,7 @@ def _contract(node: Node, values: Values, inputs: Array, groups: int) -> Array:
 def weighted(weight: Array, inputs: Array, groups: int) -> Array:
     """Return sum over inputs and kernel of weight times a constant input, `(out,)`."""
     kernel = weight.reshape(groups, -1, weight.shape[1], int(np.prod(weight.shape[2:], dtype=int))).sum(axis=3)
-    return np.einsum("goi,gi->go", kernel, inputs).reshape(-1)
+    return np.asarray(np.einsum("goi,gi->go", kernel, inputs).reshape(-1))
 
 
 def matmul(node: Node, values: Values) -> None:

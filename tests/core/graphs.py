@@ -30,7 +30,7 @@ class Pencil:
         numbers = self.numbers.setdefault(name, self._random.uniform(0.5, 1.5, shape))
         return Tensor(shape, "parameter", name, trainable=True, data=lambda: numbers)
 
-    def node(self, kind: str, *inputs: Tensor | None, shape: tuple[int, ...], evaluate=None, floating=True, source=None, layer="", **attrs) -> Tensor:
+    def node(self, kind, *inputs, shape, evaluate=None, floating=True, source=None, layer="", **attrs) -> Tensor:
         result = Tensor(shape, floating=floating)
         self.graph.nodes.append(Node(kind, inputs, (result,), attrs, kind, layer, source, evaluate))
         return result
@@ -40,13 +40,14 @@ class Pencil:
         extra = self.parameter(f"{name}.bias", out) if bias else None
         return self.node("linear", x, weight, extra, shape=(*x.shape[:-1], out), layer=name)
 
-    def conv(self, x: Tensor, name: str, out: int, kernel: int = 3, padded: bool = False, groups: int = 1, bias: bool = True, last: bool = False) -> Tensor:
+    def conv(self, x, name, out, kernel=3, padded=False, groups=1, bias=True, last=False) -> Tensor:
         channel = len(x.shape) - 1 if last else 1
         weight = self.parameter(f"{name}.weight", out, x.shape[channel] // groups, kernel, kernel)
         extra = self.parameter(f"{name}.bias", out) if bias else None
         shrink = 0 if padded else kernel - 1
         shape = tuple(out if axis == channel else size - shrink if axis else size for axis, size in enumerate(x.shape))
-        return self.node("conv", x, weight, extra, shape=shape, layer=name, channel_axis=channel, groups=groups, padded=padded, transposed=False)
+        attrs = {"channel_axis": channel, "groups": groups, "padded": padded, "transposed": False}
+        return self.node("conv", x, weight, extra, shape=shape, layer=name, **attrs)
 
     def batch_norm(self, x: Tensor, name: str, channel: int = 1) -> Tensor:
         vectors = [self.parameter(f"{name}.{part}", x.shape[channel]) for part in ("weight", "bias", "running_mean", "running_var")]
@@ -89,7 +90,8 @@ class Pencil:
         return self.node("along", x, shape=x.shape, axes=(len(x.shape) - 1,))
 
     def mean(self, x: Tensor, *axes: int) -> Tensor:
-        return self.node("reduce", x, shape=tuple(s for a, s in enumerate(x.shape) if a not in axes), axes=axes, keepdims=False, function="mean")
+        shape = tuple(size for axis, size in enumerate(x.shape) if axis not in axes)
+        return self.node("reduce", x, shape=shape, axes=axes, keepdims=False, function="mean")
 
 
 def masked(pencil: Pencil, layer: str, *rows: int, bias: bool = True) -> dict[str, dict[str, Array]]:

@@ -80,5 +80,5 @@ OPERATIONS = {
     "transpose": lambda node, shape, x: x.transpose(node.attrs["permutation"]),
     "concat": lambda node, shape, *xs: np.concatenate(xs, node.attrs["axis"]),
     "expand": lambda node, shape, x: np.broadcast_to(x, shape),
-    "reduce": lambda node, shape, x: getattr(np, node.attrs["function"])(x, axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"]),
+    "reduce": lambda node, shape, x: getattr(np, node.attrs["function"])(x, axis=tuple(node.attrs["axes"])),
 }

@@ -108,5 +108,12 @@ def test_code_without_source_is_refused_with_what_to_write():
     scope = {}
     exec("def forward(self, x):\n    return x.view(-1, 800)", scope)
 
-    with pytest.raises(SpeedupError, match="source of forward is not available.*Write -1 there"):
+    with pytest.raises(SpeedupError, match=r"source of forward is not available.*Write -1 there"):
         resized(scope["forward"], Reshape("", "view", "forward", 2, (-1, 800), (-1, 400)))
+
+
+def test_a_changed_function_keeps_its_name_in_a_traceback():
+    new = resized(Net.literal, change(Net.literal, "50"))
+
+    assert new.__qualname__ == "Net.literal"
+    assert getattr(new.__code__, "co_qualname", "Net.literal") == "Net.literal"
