@@ -102,8 +102,9 @@ def _check_backend(model: keras.Layer) -> None:
 
 
 def _check_built(model: keras.Layer) -> None:
-    unbuilt = not model.built or not model.weights
-    if unbuilt:
+    empty = not model.weights and any(not layer.built for layer in model._flatten_layers())
+    if empty or not model.built:
         raise ModelError(
-            f"model: this {model.__class__.__name__} is not built yet, so it has no weights. Call it once on a batch (model(batch)), or model.build(input_shape)."
+            f"model: this {model.__class__.__name__} is not built yet, so it has no weights. Call it once on a batch, model(batch), "
+            "or call model.build(input_shape)."
         )

@@ -76,7 +76,7 @@ def _small_variables(layers: Mapping[str, keras.Layer], cut: Mapping[str, Cut]) 
             memo.setdefault(id(variable), _variable(variable, cut[name].weights[attribute]))
     for variable in layers[""].variables:  # states of seed generators and metrics
         if id(variable) not in memo:
-            memo[id(variable)] = _variable(variable, variable.numpy())
+            memo[id(variable)] = _variable(variable, np.asarray(variable.value))
     return memo
 
 

@@ -52,6 +52,8 @@ def _tensor(value: Any) -> tf.Tensor:
     if hasattr(value, "detach"):
         raise TypeError("a torch tensor was given to a Keras model")
     tensor = tf.convert_to_tensor(value)
+    if tensor.dtype == tf.string:
+        raise TypeError("text was given")
     narrow = tensor.dtype == tf.float64 and not isinstance(value, tf.Tensor)
     return tf.cast(tensor, keras.config.floatx()) if narrow else tensor
 

@@ -29,7 +29,7 @@ def current_masks(layers: Sequence[KerasLayer]) -> Masks:
     found: Masks = {}
     for layer in layers:
         held = layer.layer.__dict__.get(MASKS, {})
-        masks = {name: layer.canonical(slot.attribute, held[slot.attribute].numpy()) > 0 for name, slot in layer.slots.items() if slot.attribute in held}
+        masks = {name: layer.canonical(slot.attribute, np.asarray(held[slot.attribute].value)) > 0 for name, slot in layer.slots.items() if slot.attribute in held}
         if masks:
             found[layer.name] = masks
     return found
@@ -84,7 +84,7 @@ def _native(layer: KerasLayer, masks: Mapping[str, Array]) -> dict[str, Array]:
 def _state(layer: keras.Layer) -> tuple[type, dict[str, tuple[Any, Array]] | None]:
     """Return a layer's class, and its mask variables with their numbers."""
     held = layer.__dict__.get(MASKS)
-    return type(layer), None if held is None else {name: (variable, variable.numpy()) for name, variable in held.items()}
+    return type(layer), None if held is None else {name: (variable, np.asarray(variable.value)) for name, variable in held.items()}
 
 
 def _restore(layer: keras.Layer, state: tuple[type, dict[str, tuple[Any, Array]] | None]) -> None:

@@ -53,6 +53,13 @@ def binary(reader: Reader, op: Any) -> None:
 
 
 
+def choice(reader: Reader, op: Any) -> None:
+    """SelectV2(condition, a, b): three operands that broadcast, as two pairs."""
+    condition, a, b = (reader.tensor(given) for given in op.inputs)
+    some = reader.join("binary", (a, condition), np.broadcast_shapes(a.shape, condition.shape), function="other")
+    reader.emit("binary", op, (some, b), {"function": "other"})
+
+
 def reduction(reader: Reader, op: Any) -> None:
     axes, rank = static(op.inputs[1]), len(shape_of(op.inputs[0]))
     if axes is None:
@@ -109,4 +116,5 @@ READINGS: dict[str, Reading] = {
     **dict.fromkeys(("Softmax", "LogSoftmax"), softmax),
     **dict.fromkeys(("Cumsum", "Cumprod", "ReverseV2", "Roll"), along_given),
     "IdentityN": identities,
+    "SelectV2": choice,
 }

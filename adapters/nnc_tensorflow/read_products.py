@@ -127,7 +127,7 @@ def lookup(reader: Reader, op: Any) -> None:
     elif known.ndim == 1:
         reader.emit("slice", op, (reader.tensor(table),), {"axis": axis % len(shape_of(table)), "index": known % shape_of(table)[axis]})
     elif known.ndim == 0:
-        reader.emit("select", op, (reader.tensor(table),), {"axis": axis % len(shape_of(table))})
+        reader.emit("select", op, (reader.tensor(table),), {"axis": axis % len(shape_of(table)), "index": int(known)})
     else:
         unknown(reader, op)
 

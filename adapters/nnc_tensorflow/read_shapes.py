@@ -77,8 +77,8 @@ def split(reader: Reader, op: Any) -> None:
 
 def unpack(reader: Reader, op: Any) -> None:
     x = reader.tensor(op.inputs[0])
-    for out in op.outputs:
-        reader.emit_part("select", (x,), out, {"axis": op.get_attr("axis") % len(x.shape)})
+    for index, out in enumerate(op.outputs):
+        reader.emit_part("select", (x,), out, {"axis": op.get_attr("axis") % len(x.shape), "index": index})
 
 
 def pack(reader: Reader, op: Any) -> None:
@@ -102,7 +102,7 @@ def strided_slice(reader: Reader, op: Any) -> None:
                 x = reader.step("slice", x, (*x.shape[:axis], len(index), *x.shape[axis + 1 :]), axis=axis, index=index)
             axis += 1
         else:
-            x = reader.step("select", x, (*x.shape[:axis], *x.shape[axis + 1 :]), axis=axis)
+            x = reader.step("select", x, (*x.shape[:axis], *x.shape[axis + 1 :]), axis=axis, index=key)
     out = shape_of(op.outputs[0])
     if x.shape != out:
         x = reader.step("reshape", x, out)

@@ -68,7 +68,7 @@ def _rows(kept: Mapping[int, Array]) -> dict[int, Array]:
 def _slot(layer: KerasLayer, name: str, masks: Mapping[str, Array], folds: Mapping[str, Array], kept: Mapping[int, Array]) -> Array:
     """Return one parameter masked, folded and cut, in Keras' layout."""
     slot = layer.slots[name]
-    stored = slot.variable.numpy()
+    stored = np.asarray(slot.variable.value)
     array = np.asarray(slot.layout.canonical(stored)) if slot.layout.plain else np.array(slot.layout.canonical(stored))
     if name in masks:
         array = array * masks[name].astype(array.dtype)
