@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nnc.graph.ir import Array, Graph, Shape
-from nnc.graph.plan import Plan, Reshape
+from nnc.graph.plan import Plan, Reshape, Size
 
 #: {layer name: {parameter name: boolean array in the canonical shape}}; True stays, False is masked.
 Masks = dict[str, dict[str, Array]]
@@ -119,8 +119,10 @@ class Adapter(Protocol):
         """
         ...
 
-    def rewrite(self, reshape: Reshape) -> None:
+    def rewrite(self, reshape: Reshape) -> tuple[Size, ...]:
         """Give this (small) model's layer a forward in which the call that `reshape` describes has the new sizes.
+
+        Where attributes of the layer give the sizes, set those instead, and return them.
 
         Raises `SpeedupError` that names the line where the call cannot be rewritten, with what to write there instead.
         """

@@ -19,34 +19,80 @@ from nnc.errors import SpeedupError
 from nnc.graph.plan import Reshape
 
 
-def resized(function: Callable[..., Any], reshape: Reshape) -> Callable[..., Any]:
-    """Return a copy of a function in which the call that `reshape` describes has its new sizes.
+def resized(function: Callable[..., Any], reshape: Reshape, owner: Any = None) -> Callable[..., Any]:
+    """Return a copy of a method in which the call that `reshape` describes has its new sizes.
 
-    Decorators and closures are kept. Raises `SpeedupError` where the source is not available, or where no call, or more than
-    one, fits; the message names the line and what to write there instead.
+    `owner` is the instance that it runs on, to look up `self.size`. Decorators and closures are kept. Raises `SpeedupError` where
+    the source is not available, or where no call, or more than one, fits; the message names the line and what to write there.
     """
     original, earlier = getattr(function, _MARK, (function, ()))
     tree = _parsed(original, reshape)
     # One after the other: a model that is shrunk twice has the first plan's new size as the second's old one.
     for each in (*earlier, reshape):
-        _replace(_call(tree, each, original), each)
+        sizes = _sizes_at_the_call(tree, each, original, owner)
+        for expression, old, new in zip(sizes, each.old, each.new, strict=True):
+            if old != new:
+                _swap(tree, expression, ast.copy_location(ast.Constant(new), expression))
     result = _compiled(tree, original)
     setattr(result, _MARK, (original, (*earlier, reshape)))
     return result
+
+
+def held_sizes(function: Callable[..., Any], reshape: Reshape, owner: Any) -> dict[str, int]:
+    """Return the attributes of `owner` that give all the sizes that change, with their new values; `{}` where some are given otherwise.
+
+    `x.split(self.split_size, dim=2)` needs no other code, only another `split_size`.
+    """
+    original, _ = getattr(function, _MARK, (function, ()))
+    sizes = _sizes_at_the_call(_parsed(original, reshape), reshape, original, owner)
+    changed = [(size, new) for size, old, new in zip(sizes, reshape.old, reshape.new, strict=True) if old != new]
+    if not all(isinstance(size, ast.Attribute) and isinstance(size.value, ast.Name) for size, _ in changed):
+        return {}
+    return {size.attr: new for size, new in changed if isinstance(size, ast.Attribute) and isinstance(vars(owner).get(size.attr), int)}
 
 
 #: On a resized function: the user's own, and what was changed. Its source is the user's, so a further change starts from there.
 _MARK = "_nnc_resized"
 
 
-def _call(tree: ast.FunctionDef, reshape: Reshape, function: Callable[..., Any]) -> ast.Call:
-    """Return the one call that `reshape` describes, the one on its line where several fit."""
-    fitting = list(_fitting(tree, reshape))
-    on_line = [call for call in fitting if call.lineno <= reshape.line <= (call.end_lineno or call.lineno)]
-    chosen = on_line or fitting
-    if len(chosen) != 1:
-        raise _refusal(reshape, f"{len(chosen)} calls in {function.__qualname__} have these sizes, so it cannot be told which to change")
-    return chosen[0]
+def _sizes_at_the_call(tree: ast.FunctionDef, reshape: Reshape, function: Callable[..., Any], owner: Any) -> Sequence[ast.expr]:
+    """Return the expressions that give the sizes: those that fit best, and it must be clear which these are."""
+    found = [
+        (fit, sizes)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        for sizes in _windows(call, len(reshape.old))
+        if (fit := _fit(call, sizes, reshape, owner)) is not None
+    ]
+    best = [sizes for fit, sizes in found if fit == max(fit for fit, _ in found)]
+    if len(best) != 1:
+        raise _refusal(reshape, f"{len(best)} calls in {function.__qualname__} have these sizes, so it cannot be told which to change")
+    return best[0]
+
+
+def _fit(call: ast.Call, sizes: Sequence[ast.expr], reshape: Reshape, owner: Any) -> tuple[bool, int] | None:
+    """Say how well expressions fit the old sizes: on the call's line, and how many are known to be equal; None where they do not.
+
+    Off the line, as in a fresh process whose file has moved on, all that change must be known.
+    """
+    on_line = call.lineno <= reshape.line <= (call.end_lineno or call.lineno)
+    values = [_number(size, owner) for size in sizes]
+    if any(value not in (None, old) for value, old in zip(values, reshape.old, strict=True)):
+        return None
+    unsure = any(value is None and old != new for value, old, new in zip(values, reshape.old, reshape.new, strict=True))
+    return None if unsure and not on_line else (on_line, sum(value is not None for value in values))
+
+
+def _windows(call: ast.Call, count: int) -> Iterator[Sequence[ast.expr]]:
+    """Yield every run of `count` arguments of a call that could be sizes, and every tuple or list of `count` among them."""
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    rows = [given, *(argument.elts for argument in given if isinstance(argument, (ast.Tuple, ast.List)))]
+    for row in rows:
+        starts = range(len(row) - count + 1) if row is given else range(len(row) == count)
+        for start in starts:
+            sizes = row[start : start + count]
+            if not any(isinstance(size, (ast.Starred, ast.Tuple, ast.List)) for size in sizes):
+                yield sizes
 
 
 def source_is_available(function: Callable[..., Any]) -> bool:
@@ -72,55 +118,28 @@ def _parsed(function: Callable[..., Any], reshape: Reshape) -> ast.FunctionDef:
     return tree
 
 
-def _fitting(tree: ast.FunctionDef, reshape: Reshape) -> Iterator[ast.Call]:
-    """Yield the calls whose last arguments can be the sizes: literals equal to the old ones, at least one of those that change."""
-    for call in ast.walk(tree):
-        if isinstance(call, ast.Call):
-            sizes = _size_expressions(call, len(reshape.old))
-            if sizes is not None and _fits(sizes, reshape):
-                yield call
-
-
-def _size_expressions(call: ast.Call, count: int) -> Sequence[ast.expr] | None:
-    """Return the last `count` sizes that a call is given, looking into a tuple or list of them; None where it has fewer."""
-    given = [*call.args, *(keyword.value for keyword in call.keywords)]
-    if given and isinstance(given[-1], (ast.Tuple, ast.List)):
-        given = list(given[-1].elts)
-    if len(given) < count or any(isinstance(size, ast.Starred) for size in given[-count:]):
+def _number(expression: ast.expr, owner: Any) -> int | None:
+    """Return the value of an expression made of integers and of attributes of `self` (`4 * 4 * self.channels`), else None."""
+    allowed = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Attribute, ast.Name, ast.expr_context)
+    parts = list(ast.walk(expression))
+    if not all(isinstance(part, allowed) for part in parts) or any(isinstance(part, ast.Name) and part.id != "self" for part in parts):
         return None
-    return given[-count:]
-
-
-def _fits(sizes: Sequence[ast.expr], reshape: Reshape) -> bool:
-    """Tell whether every literal equals the old size; what is not a literal may be anything, but not throughout."""
-    values = [_number(size) for size in sizes]
-    agree = all(value is None or value == old for value, old in zip(values, reshape.old, strict=True))
-    return agree and any(value is not None for value in values)
-
-
-def _number(expression: ast.expr) -> int | None:
-    """Return the value of an expression made of integer literals only (`4 * 4 * 50`), else None."""
-    allowed = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop)
-    if not all(isinstance(part, allowed) for part in ast.walk(expression)):
+    try:
+        # Literals, arithmetic and reading attributes only, checked above.
+        value = eval(compile(ast.Expression(expression), "<size>", "eval"), {"__builtins__": {}, "self": owner})
+    except (AttributeError, TypeError):
         return None
-    value = eval(compile(ast.Expression(expression), "<size>", "eval"), {"__builtins__": {}})  # literals and arithmetic only, checked above
     return value if isinstance(value, int) else None
 
 
-def _replace(call: ast.Call, reshape: Reshape) -> None:
-    """Put the new sizes in the place of those that change."""
-    for expression, old, new in zip(_size_expressions(call, len(reshape.old)) or (), reshape.old, reshape.new, strict=True):
-        if old != new:
-            for parent in ast.walk(call):
-                _swap(parent, expression, ast.copy_location(ast.Constant(new), expression))
-
-
-def _swap(parent: ast.AST, old: ast.expr, new: ast.expr) -> None:
-    for name, value in ast.iter_fields(parent):
-        if value is old:
-            setattr(parent, name, new)
-        elif isinstance(value, list):
-            value[:] = [new if item is old else item for item in value]
+def _swap(tree: ast.AST, old: ast.expr, new: ast.expr) -> None:
+    """Put one expression in the place of another."""
+    for parent in ast.walk(tree):
+        for name, value in ast.iter_fields(parent):
+            if value is old:
+                setattr(parent, name, new)
+            elif isinstance(value, list):
+                value[:] = [new if item is old else item for item in value]
 
 
 def _compiled(tree: ast.FunctionDef, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ plan says, then the outputs. A size that the user's code hard-codes shows in tha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from nnc.adapter import Adapter, Masks, Trace
 from nnc.errors import ConfigError, NothingRemoved, SpeedupError, TraceError
-from nnc.graph.ir import Array, Graph, Node, Shape
-from nnc.graph.plan import Plan, Reshape
-from nnc.graph.propagate import Propagation, new_sizes, propagate
+from nnc.graph.ir import Array, Graph, Shape
+from nnc.graph.plan import Plan, Reshape, Size
+from nnc.graph.propagate import Propagation, propagate
 from nnc.masks import normalise, unmasked
 from nnc.registry import adapter_for
 
@@ -78,17 +78,39 @@ def _propagated(graph: Graph, masks: Masks) -> Propagation:
 
 
 def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation) -> tuple[Plan, tuple[Array, ...]]:
-    """Trace the small model until every shape is the plan's; rewrite one hard-coded reshape each time it is not."""
-    plan = found.plan
+    """Trace the small model until every shape is the plan's; change one size that its code fixes each time it is not."""
+    plan, waiting = found.plan, dict(enumerate(found.plan.reshapes))
     while True:
         trace, error = _attempt(adapter, inputs)
         wrong = _first_wrong(graph, trace.graph, found.shapes, complete=error is None)
         if wrong is None and error is None:
             adapter.remember((*adapter.plans()[:-1], plan))
             return plan, trace.outputs
-        reshape = _to_rewrite(plan, graph.nodes[wrong] if wrong is not None else None, found.shapes[wrong or 0], error)
-        adapter.rewrite(reshape)
-        plan = replace(plan, reshapes=tuple(replace(r, rewrite=True) if r is reshape else r for r in plan.reshapes))
+        place = _place(wrong, found, waiting, error)
+        if place is None:
+            raise _unsettled(graph, found, wrong, error)
+        plan = _rewritten(plan, place, adapter.rewrite(waiting.pop(place)))
+
+
+def _place(wrong: int | None, found: Propagation, waiting: Mapping[int, Reshape], error: TraceError | None) -> int | None:
+    """Return which of the waiting reshapes explains what went wrong, by the node, or else by the line that failed."""
+    if wrong is not None:
+        return found.resized.get(wrong) if found.resized.get(wrong) in waiting else None
+    line = error.source.line if error is not None and error.source is not None else -1
+    return next((number for number, reshape in waiting.items() if reshape.line == line), None)
+
+
+def _rewritten(plan: Plan, place: int, sizes: tuple[Size, ...]) -> Plan:
+    """Note in the plan that a reshape's code was rewritten, or which attributes took its place."""
+    reshape = replace(plan.reshapes[place], rewrite=not sizes)
+    return replace(plan, sizes=(*plan.sizes, *sizes), reshapes=(*plan.reshapes[:place], reshape, *plan.reshapes[place + 1 :]))
+
+
+def _unsettled(graph: Graph, found: Propagation, wrong: int | None, error: TraceError | None) -> SpeedupError:
+    if wrong is None:
+        return SpeedupError(f"the small model does not run: {error}")
+    wanted = [list(shape) for shape in found.shapes[wrong]]
+    return SpeedupError(f"{graph.nodes[wrong].place} does not give the shape {wanted[0]} in the small model: a size is fixed there")
 
 
 def _attempt(adapter: Adapter, inputs: Any) -> tuple[Trace, TraceError | None]:
@@ -110,24 +132,6 @@ def _first_wrong(graph: Graph, small: Graph, shapes: Sequence[tuple[Shape, ...]]
         counts = f"the small model ran {len(small.nodes)} operations, the masked one {len(graph.nodes)}"
         raise SpeedupError(f"{counts}: its control flow depends on a size")
     return None
-
-
-def _to_rewrite(plan: Plan, node: Node | None, shapes: tuple[Shape, ...], error: TraceError | None) -> Reshape:
-    """Return the reshape of the plan at which the small model went wrong. Raises `SpeedupError` where it is none."""
-    waiting = [reshape for reshape in plan.reshapes if not reshape.rewrite]
-    for reshape in waiting:
-        if node is not None and node.kind == "reshape" and _describes(reshape, node, shapes):
-            return reshape
-        if node is None and error is not None and error.source is not None and reshape.line == error.source.line:
-            return reshape
-    if node is None:
-        raise SpeedupError(f"the small model does not run: {error}") from error
-    raise SpeedupError(f"{node.place} does not give the shape {list(shapes[0])} in the small model: a size is fixed there") from error
-
-
-def _describes(reshape: Reshape, node: Node, shapes: tuple[Shape, ...]) -> bool:
-    line = node.source.line if node.source else 0
-    return (reshape.layer, reshape.op, reshape.line) == (node.layer, node.op, line) and reshape.new == new_sizes(node, shapes[0])
 
 
 def _compare(masked: Sequence[Array], small: Sequence[Array]) -> float:

@@ -9,7 +9,7 @@ from torch import nn
 
 from nnc.adapter import Masks, Trace
 from nnc.graph.ir import Array
-from nnc.graph.plan import Plan, Reshape
+from nnc.graph.plan import Plan, Reshape, Size
 from nnc_torch import blueprints, forward, inference, masks, stored, surgery
 from nnc_torch import trace as tracing
 from nnc_torch.accepts import check
@@ -45,8 +45,8 @@ class TorchAdapter:
         TorchAdapter(small).remember((*self.plans(), plan))
         return small
 
-    def rewrite(self, reshape: Reshape) -> None:
-        forward.rewrite(self.model, reshape)
+    def rewrite(self, reshape: Reshape) -> tuple[Size, ...]:
+        return forward.rewrite(self.model, reshape)
 
     def plans(self) -> tuple[Plan, ...]:
         return getattr(self.model, "_nnc_plans", ())

@@ -10,14 +10,16 @@ import torch
 from torch import fx, nn
 
 from nnc.errors import SpeedupError
-from nnc.graph.plan import Reshape
-from nnc.resize import resized, source_is_available
+from nnc.graph.plan import Reshape, Size
+from nnc.resize import held_sizes, resized, source_is_available
 
 _RESHAPES = {"view", "reshape", torch.reshape}
 
 
-def rewrite(model: nn.Module, reshape: Reshape) -> None:
+def rewrite(model: nn.Module, reshape: Reshape) -> tuple[Size, ...]:
     """Give a layer of the model a method in which the call that `reshape` describes has the new sizes.
+
+    Where attributes of the layer give them, set those instead, and return them.
 
     Raises SpeedupError, with what to write there instead, where that cannot be done.
     """
@@ -27,11 +29,17 @@ def rewrite(model: nn.Module, reshape: Reshape) -> None:
     if not isinstance(method, types.MethodType):
         raise SpeedupError(f"{_place(reshape)}: {reshape.function} is no method of {type(module).__name__}; {_advice(reshape)}")
     if source_is_available(method.__func__):
-        setattr(module, name, types.MethodType(resized(method.__func__, reshape), module))
+        held = held_sizes(method.__func__, reshape, module)
+        if held:
+            sizes = tuple(Size(reshape.layer, attribute, getattr(module, attribute), new) for attribute, new in held.items())
+            vars(module).update(held)
+            return sizes
+        setattr(module, name, types.MethodType(resized(method.__func__, reshape, module), module))
     elif name == "forward":
         module.forward = _regenerated(module, reshape).forward
     else:
         raise SpeedupError(f"{_place(reshape)}: the source of {reshape.function} cannot be read; {_advice(reshape)}")
+    return ()
 
 
 def _place(reshape: Reshape) -> str:

@@ -64,7 +64,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Reshape:
-    """A reshape whose result changes.
+    """A reshape, or a split, whose result changes.
 
     `old` and `new` are the sizes as the user's code gives them (-1 included); `function` and `line` say where. `rewrite` says that
     the code hard-codes the size, so that the call had to be rewritten in the small model.

@@ -25,12 +25,14 @@ class Propagation:
     """A plan, with what carries it out and checks it.
 
     `folds` are addends of full size, by bias path. `shapes` gives, per node of the graph, the shapes that its outputs must have
-    in the small model. `emptied` are axes of which everything was masked, so that one index was kept.
+    in the small model; `resized` finds, by the number of a node, its entry in `plan.reshapes`. `emptied` are axes of which
+    everything was masked, so that one index was kept.
     """
 
     plan: Plan
     folds: dict[str, Array]
     shapes: list[tuple[Shape, ...]]
+    resized: dict[int, int]
     emptied: tuple[str, ...]
 
 
@@ -63,15 +65,16 @@ def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]]) -> Propaga
     dead = state.stays < 0
     parameters = graph.parameters()
     biases = tuple(sorted(path.rpartition(".")[0] for path in folds if path not in parameters))
+    reshapes, resized = _reshapes(state, dead)
     plan = Plan(
         groups=tuple(_with_new_biases(group, biases) for group in _groups(state, dead)),
         sizes=tuple(_sizes(labels, dead)),
-        reshapes=tuple(_reshapes(state, dead)),
+        reshapes=tuple(reshapes),
         biases=biases,
         kept=tuple(_kept(state, flat)),
     )
     shapes = [tuple(_new_shape(tensor, labels, dead) for tensor in node.outputs) for node in graph.nodes]
-    return Propagation(plan, folds, shapes, emptied)
+    return Propagation(plan, folds, shapes, resized, emptied)
 
 
 def _stay(state: _State, classes: Array, reason: str) -> None:
@@ -177,23 +180,35 @@ def _sizes(labels: Labels, dead: Array) -> Iterator[Size]:
             yield Size(bound.layer, bound.attribute, old, new)
 
 
-def _reshapes(state: _State, dead: Array) -> Iterator[Reshape]:
-    """Yield the reshapes whose sizes, as the user's code gives them, change."""
-    for node in state.graph.nodes:
-        if node.kind == "reshape" and "sizes" in node.attrs:
-            old = tuple(node.attrs["sizes"])
-            new = new_sizes(node, _new_shape(node.outputs[0], state.labels, dead))
-            if new != old:
-                source = node.source
-                yield Reshape(node.layer, node.op, source.function if source else "", source.line if source else 0, old, new)
+def _reshapes(state: _State, dead: Array) -> tuple[list[Reshape], dict[int, int]]:
+    """Return the reshapes and splits whose sizes, as the user's code gives them, change; and which nodes they are."""
+    found: list[Reshape] = []
+    numbers: dict[int, int] = {}
+    for number, node in enumerate(state.graph.nodes):
+        parts = node.attrs.get("parts", node.outputs)
+        old = tuple(node.attrs.get("sizes", ()))
+        if not old or parts[0] is not node.outputs[0]:
+            continue  # the other parts of a split are dealt with at its first
+        new = _new_sizes(node, [_new_shape(tensor, state.labels, dead) for tensor in parts])
+        if new != old:
+            source = node.source
+            found.append(Reshape(node.layer, node.op, source.function if source else "", source.line if source else 0, old, new))
+            numbers.update(dict.fromkeys(range(number, number + len(parts)), len(found) - 1))
+    return found, numbers
 
 
-def new_sizes(node: Node, shape: Shape) -> tuple[int, ...]:
-    """Return the sizes to give a reshape for its result to have `shape`: -1 stays, and so does what did not change."""
+def _new_sizes(node: Node, shapes: Sequence[Shape]) -> tuple[int, ...]:
+    """Return the sizes to give a reshape, or a split, for its results to have `shapes`: -1 stays, and so does what did not change.
+
+    A split into parts of one size is given that size, one into several all of theirs.
+    """
     old = tuple(node.attrs["sizes"])
-    if len(old) != len(shape):
+    if node.kind == "slice":
+        parts = tuple(shape[node.attrs["axis"]] for shape in shapes)
+        return parts if len(old) == len(parts) else (max(parts),)
+    if len(old) != len(shapes[0]):
         return old
-    return tuple(size if size == -1 else new for size, new in zip(old, shape, strict=True))
+    return tuple(size if size == -1 else new for size, new in zip(old, shapes[0], strict=True))
 
 
 def _new_shape(tensor: Tensor, labels: Labels, dead: Array) -> Shape:

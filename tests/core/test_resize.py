@@ -6,7 +6,7 @@ import pytest
 
 from nnc.errors import SpeedupError
 from nnc.graph.plan import Reshape
-from nnc.resize import resized
+from nnc.resize import held_sizes, resized
 
 
 class Recorder:
@@ -117,3 +117,28 @@ def test_a_changed_function_keeps_its_name_in_a_traceback():
 
     assert new.__qualname__ == "Net.literal"
     assert getattr(new.__code__, "co_qualname", "Net.literal") == "Net.literal"
+
+
+class Held:
+    def __init__(self):
+        self.part = 8
+
+    def f(self, x):
+        return x.split(self.part, 2)
+
+    def g(self, x):
+        return x.split(self.part * 2, 2)
+
+
+def test_a_size_held_in_an_attribute_is_found_there():
+    change_of_part = change(Held.f, "split", old=(8,), new=(4,))
+
+    assert held_sizes(Held.f, change_of_part, Held()) == {"part": 4}
+
+
+def test_a_size_computed_from_an_attribute_is_written_into_the_code():
+    change_of_parts = change(Held.g, "split", old=(16,), new=(10,))
+    x = type("X", (), {"split": lambda self, *sizes: sizes})()
+
+    assert held_sizes(Held.g, change_of_parts, Held()) == {}
+    assert resized(Held.g, change_of_parts, Held())(Held(), x) == (10, 2)

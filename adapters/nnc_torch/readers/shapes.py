@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,18 +93,22 @@ def stack(call: Call) -> None:
     call.emit("stack", *(call.values.read(tensor) for tensor in call["tensors"]), axis=call["dim"] % call.output.dim())
 
 
-def _take(call: Call, x: Tensor, axis: int, index: Array) -> Tensor:
+def _take(call: Call, x: Tensor, axis: int, index: Array, **given: Any) -> Tensor:
     shape = (*x.shape[:axis], len(index), *x.shape[axis + 1 :])
-    return call.node("slice", (x,), shape, axis=axis, index=index)
+    return call.node("slice", (x,), shape, axis=axis, index=index, **given)
 
 
 def split(call: Call) -> None:
     """split(self, size or sizes, dim), chunk: one slice an output."""
     x, axis, start = call.read("self"), call.axis(), 0
     assert x is not None
+    sizes = call["split_size"] if "split_size" in call else call["split_sizes"]
+    given: dict[str, Any] = {"sizes": (sizes,) if isinstance(sizes, int) else tuple(sizes), "parts": []}
     for tensor in call.result:
         stop = start + tensor.shape[axis]
-        call.values.bind(tensor, _take(call, x, axis, np.arange(start, stop)))
+        part = _take(call, x, axis, np.arange(start, stop), **given)
+        given["parts"].append(part)
+        call.values.bind(tensor, part)
         start = stop
 
 
