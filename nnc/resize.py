@@ -26,13 +26,7 @@ def resized(function: Callable[..., Any], reshape: Reshape, owner: Any = None) -
     the source is not available, or where no call, or more than one, fits; the message names the line and what to write there.
     """
     original, earlier = getattr(function, _MARK, (function, ()))
-    tree = _parsed(original, reshape)
-    # One after the other: a model that is shrunk twice has the first plan's new size as the second's old one.
-    for each in (*earlier, reshape):
-        sizes = _sizes_at_the_call(tree, each, original, owner)
-        for expression, old, new in zip(sizes, each.old, each.new, strict=True):
-            if old != new:
-                _swap(tree, expression, ast.copy_location(ast.Constant(new), expression))
+    tree = _replayed(original, (*earlier, reshape), owner)
     result = _compiled(tree, original)
     setattr(result, _MARK, (original, (*earlier, reshape)))
     return result
@@ -43,8 +37,9 @@ def held_sizes(function: Callable[..., Any], reshape: Reshape, owner: Any) -> di
 
     `x.split(self.split_size, dim=2)` needs no other code, only another `split_size`.
     """
-    original, _ = getattr(function, _MARK, (function, ()))
-    sizes = _sizes_at_the_call(_parsed(original, reshape), reshape, original, owner)
+    original, earlier = getattr(function, _MARK, (function, ()))
+    tree = _replayed(original, earlier, owner) if earlier else _parsed(original, reshape)
+    sizes = _sizes_at_the_call(tree, reshape, original, owner)
     changed = [(size, new) for size, old, new in zip(sizes, reshape.old, reshape.new, strict=True) if old != new]
     if not all(isinstance(size, ast.Attribute) and isinstance(size.value, ast.Name) for size, _ in changed):
         return {}
@@ -53,6 +48,17 @@ def held_sizes(function: Callable[..., Any], reshape: Reshape, owner: Any) -> di
 
 #: On a resized function: the user's own, and what was changed. Its source is the user's, so a further change starts from there.
 _MARK = "_nnc_resized"
+
+
+def _replayed(original: Callable[..., Any], changes: Sequence[Reshape], owner: Any) -> ast.FunctionDef:
+    """Return a method's syntax tree after changes, one after the other: a second shrink has the first one's new size as its old one."""
+    tree = _parsed(original, changes[0])
+    for each in changes:
+        sizes = _sizes_at_the_call(tree, each, original, owner)
+        for expression, old, new in zip(sizes, each.old, each.new, strict=True):
+            if old != new:
+                _swap(tree, expression, ast.copy_location(ast.Constant(new), expression))
+    return tree
 
 
 def _sizes_at_the_call(tree: ast.FunctionDef, reshape: Reshape, function: Callable[..., Any], owner: Any) -> Sequence[ast.expr]:

@@ -10,7 +10,7 @@ import keras
 from nnc.adapter import Masks, Trace
 from nnc.errors import ModelError
 from nnc.graph.ir import Array
-from nnc.graph.plan import Plan, Reshape
+from nnc.graph.plan import Plan, Reshape, Size
 from nnc_tensorflow import storage
 from nnc_tensorflow.clone import clonable, cloned
 from nnc_tensorflow.copies import copied
@@ -66,10 +66,11 @@ class TensorFlowAdapter:
         TensorFlowAdapter(small).remember((*self.plans(), plan))
         return small
 
-    def rewrite(self, reshape: Reshape) -> None:
-        rewrite_call(named_layers(self.model), reshape)
+    def rewrite(self, reshape: Reshape) -> tuple[Size, ...]:
+        sizes = rewrite_call(named_layers(self.model), reshape)
         forget_compiled(self.model)
         forget_inference(self.model)
+        return sizes
 
     def plans(self) -> tuple[Plan, ...]:
         return tuple(self.model.__dict__.get(PLANS, ()))
@@ -96,8 +97,8 @@ def _check_backend(model: keras.Layer) -> None:
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise ModelError(
-            f"model: this {model.__class__.__name__} is a Keras model on the {backend!r} backend; nnc works on Keras with the TensorFlow backend. "
-            'Set KERAS_BACKEND=tensorflow in the environment, or os.environ["KERAS_BACKEND"] = "tensorflow" before keras is first imported.'
+            f"model: this {model.__class__.__name__} is a Keras model on the {backend!r} backend; nnc works on Keras with TensorFlow. "
+            "Set KERAS_BACKEND=tensorflow in the environment before keras is first imported (os.environ does in a notebook)."
         )
 
 

@@ -39,11 +39,24 @@ def cloned(model: keras.Model, cut: Mapping[str, Cut], plan: Plan) -> keras.Mode
         return part.__class__.from_config(_edited(part, names.get(id(part), ""), cut, plan))
 
     with _uncompiled(model):
-        small = keras.models.clone_model(model, clone_function=rebuilt)
+        small = keras.models.clone_model(model, _inputs(model), rebuilt)
     if not small.built:
         small.build(model.input_shape)
     _fill(model, small, cut)
     return small
+
+
+def _inputs(model: keras.Model) -> Any:
+    """Return inputs for the clone of a Functional model: Keras would name them by their tensors, not by their layers."""
+    if isinstance(model, keras.Sequential):
+        return None
+    return keras.tree.map_structure(_input, model.input)
+
+
+def _input(tensor: Any) -> Any:
+    layer = tensor._keras_history.operation
+    optional = getattr(layer, "optional", False)
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=layer.name, optional=optional)
 
 
 @contextmanager

@@ -148,8 +148,8 @@ def _attribute(part: Any, name: str, value: Any, memo: dict[int, Any]) -> Any:
         return _copy(value, memo)
     except Exception as error:
         raise ModelError(
-            f"{part.__class__.__name__}.{name}: Python cannot copy this {type(value).__name__} ({error}), so no smaller copy of the model can be "
-            "made. Create it where it is used, or give its class a __deepcopy__."
+            f"{part.__class__.__name__}.{name}: Python cannot copy this {type(value).__name__} ({error}), so no smaller copy of the model "
+            "can be made. Create it where it is used, or give its class a __deepcopy__."
         ) from error
 
 

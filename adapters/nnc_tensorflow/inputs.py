@@ -101,7 +101,8 @@ def _fits(declared: Sequence[Any], tensors: Sequence[tf.Tensor]) -> None:
         shape = tuple(given.shape)
         if len(shape) != len(expected.shape) or any(e not in (None, g) for e, g in zip(expected.shape, shape, strict=True)):
             place = f"example_inputs[{number}]" if len(declared) > 1 else "example_inputs"
-            raise ConfigError(f"{place}: the shape is {shape}, but the model's input {expected.name!r} has {tuple(expected.shape)} (None: any size).")
+            wanted = f"{expected.name!r} has {tuple(expected.shape)} (None: any size)"
+            raise ConfigError(f"{place}: the shape is {shape}, but the model's input {wanted}.")
 
 
 def _shapes(declared: Sequence[Any]) -> str:

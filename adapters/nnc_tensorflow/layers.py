@@ -1,8 +1,8 @@
 """Keras layers as nnc sees them: dotted names, neutral types, parameters in the canonical orientation.
 
-    Conv2D kernel (3, 3, in, out)          -> weight (out, in, 3, 3)
-    DepthwiseConv2D kernel (3, 3, C, m)    -> weight (C * m, 1, 3, 3), index c * m + j
-    BatchNormalization gamma, moving_mean  -> weight, running_mean
+Conv2D kernel (3, 3, in, out)          -> weight (out, in, 3, 3)
+DepthwiseConv2D kernel (3, 3, C, m)    -> weight (C * m, 1, 3, 3), index c * m + j
+BatchNormalization gamma, moving_mean  -> weight, running_mean
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import tensorflow as tf
 
 from nnc.graph.ir import Array, Shape
 from nnc_tensorflow import ops
+from nnc_tensorflow.kinds import PRUNABLE, op_types
 from nnc_tensorflow.layouts import Layout, layout_of
 from nnc_tensorflow.names import MASKS, named_layers, own_variables
-from nnc_tensorflow.types import PRUNABLE, op_types
 
 _CANONICAL = {
     "kernel": "weight",

@@ -29,7 +29,8 @@ def current_masks(layers: Sequence[KerasLayer]) -> Masks:
     found: Masks = {}
     for layer in layers:
         held = layer.layer.__dict__.get(MASKS, {})
-        masks = {name: layer.canonical(slot.attribute, np.asarray(held[slot.attribute].value)) > 0 for name, slot in layer.slots.items() if slot.attribute in held}
+        masked = {name: slot.attribute for name, slot in layer.slots.items() if slot.attribute in held}
+        masks = {name: layer.canonical(attribute, np.asarray(held[attribute].value)) > 0 for name, attribute in masked.items()}
         if masks:
             found[layer.name] = masks
     return found

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional  # the class itself is not exported
 
-#: Where a layer's `__dict__` keeps the variables that hold its masks, and a model's keeps the plans that made it and its compiled inference.
+#: Where a layer's `__dict__` keeps the variables that hold its masks, and a model's the plans that made it and its compiled inference.
 MASKS = "_nnc_masks"
 PLANS = "_nnc_plans"
 COMPILED = "_nnc_compiled"
@@ -64,7 +64,7 @@ def named_layers(model: keras.Layer) -> dict[str, keras.Layer]:
 
 
 def named_operations(layers: Mapping[str, keras.Layer]) -> dict[str, keras.Operation]:
-    """Return the operations of Functional models that are no layers (`keras.ops` and operators on symbolic tensors), named as layers are."""
+    """Return the operations of Functional models that are no layers, named as layers are: `keras.ops` and `+` on symbolic tensors."""
     found = {}
     for name, layer in layers.items():
         for operation in getattr(layer, "_operations", ()) if is_graph(layer) else ():

@@ -242,4 +242,3 @@ def shape_of(given: Any) -> Shape:
 
 def is_floating(given: Any) -> bool:
     return bool(given.dtype.is_floating or given.dtype.is_complex)
-

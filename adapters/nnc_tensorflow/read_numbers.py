@@ -8,15 +8,16 @@ import numpy as np
 
 from nnc_tensorflow.read import Reader, Reading, evaluation, shape_of, static, unknown
 
-_POINTWISE = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Digamma Elu Erf Erfc Erfinv Exp Expm1 Floor Inv IsFinite IsInf IsNan LeakyRelu "
-    "Lgamma Log Log1p LogicalNot Neg Reciprocal Relu Relu6 Rint Round Rsqrt Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Square "
-    "Tan Tanh OnesLike ZerosLike"
-).split()
-_BINARY = {"AddV2": "add", "Add": "add", "Sub": "sub", "Mul": "mul", "RealDiv": "div", "Div": "div", "DivNoNan": "other"} | dict.fromkeys(
-    "Maximum Minimum Pow SquaredDifference FloorDiv FloorMod Mod Xdivy Xlogy Atan2 Equal NotEqual Greater GreaterEqual Less LessEqual "
-    "LogicalAnd LogicalOr".split(),
-    "other",
+_FUNCTIONS = """
+    Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Digamma Elu Erf Erfc Erfinv Exp Expm1 Floor Inv IsFinite IsInf IsNan LeakyRelu
+    Lgamma Log Log1p LogicalNot Neg OnesLike Reciprocal Relu Relu6 Rint Round Rsqrt Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt
+    Square Tan Tanh ZerosLike"""
+_PAIRS = """
+    Atan2 DivNoNan Equal FloorDiv FloorMod Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr Maximum Minimum Mod NotEqual Pow
+    SquaredDifference Xdivy Xlogy"""
+_POINTWISE = tuple(_FUNCTIONS.split())
+_BINARY = {"AddV2": "add", "Add": "add", "Sub": "sub", "Mul": "mul", "RealDiv": "div", "Div": "div"} | dict.fromkeys(
+    _PAIRS.split(), "other"
 )
 _REDUCTIONS = {"Mean": "mean", "Sum": "sum"} | dict.fromkeys(("Max", "Min", "Prod", "All", "Any", "EuclideanNorm"), "other")
 
@@ -49,8 +50,6 @@ def binary(reader: Reader, op: Any) -> None:
         return
     given = [reader.tensor(value) for value in op.inputs]
     reader.emit("binary", op, given, {"function": _BINARY[op.type]}, evaluation(op))
-
-
 
 
 def choice(reader: Reader, op: Any) -> None:

@@ -21,7 +21,7 @@ def reshape(reader: Reader, op: Any) -> None:
 
 
 def _sizes(reader: Reader, op: Any) -> tuple[int, ...] | None:
-    """Return a reshape's sizes as they were written: by `keras.layers.Reshape`, by a Functional model's `ops.reshape`, or in a user's call."""
+    """Return a reshape's sizes as written: in a `layers.Reshape`, in a Functional model's `ops.reshape`, in a user's `call`."""
     owner = reader.recording.layers[reader.recording.owners.get(op.name, "")]
     out = shape_of(op.outputs[0])
     if isinstance(owner, keras.layers.Reshape):
@@ -62,17 +62,22 @@ def concat(reader: Reader, op: Any) -> None:
 
 
 def split(reader: Reader, op: Any) -> None:
-    """Split(axis, x) and SplitV(x, sizes, axis): one slice for each output."""
+    """Split(axis, x) into equal parts and SplitV(x, sizes, axis): one slice for each output."""
     given, where = (op.inputs[0], op.inputs[2]) if op.type == "SplitV" else (op.inputs[1], op.inputs[0])
     axis = static(where)
     if axis is None:
         unknown(reader, op)
         return
     x, number, start = reader.tensor(given), int(axis) % len(shape_of(given)), 0
+    parts: dict[str, Any] = {}
+    if op.type == "SplitV" and reader.recording.source(op) is not None:
+        parts = {"sizes": tuple(shape_of(out)[number] for out in op.outputs), "parts": []}
     for out in op.outputs:
         size = shape_of(out)[number]
-        reader.emit_part("slice", (x,), out, {"axis": number, "index": np.arange(start, start + size)})
+        reader.emit_part("slice", (x,), out, {"axis": number, "index": np.arange(start, start + size), **parts})
         start += size
+    for out in op.outputs if parts else ():
+        parts["parts"].append(reader.tensor(out))
 
 
 def unpack(reader: Reader, op: Any) -> None:

@@ -17,6 +17,7 @@ from nnc_tensorflow.surgery import Cut
 def follow_weights(old: keras.Layer, layer: keras.Layer, cut: Cut | None, plan: Plan, name: str) -> None:
     """Bring one copied layer in step with its cut weights. The input's width follows from the kernel."""
     follow_plan(layer, plan, name)
+    layer.__dict__.update({size.attribute: size.new for size in plan.sizes if size.layer == name and size.attribute in layer.__dict__})
     if cut is None:
         return
     if cut.new_bias and "bias" not in own(old):
@@ -57,7 +58,8 @@ def _follow_input(layer: keras.Layer, cut: Cut) -> None:
     axis = _channel_axis(layer)
     spec = layer.input_spec
     if getattr(spec, "axes", None):
-        layer.input_spec = keras.InputSpec(min_ndim=spec.min_ndim, ndim=spec.ndim, axes={axis if axis in spec.axes else next(iter(spec.axes)): width})
+        checked = axis if axis in spec.axes else next(iter(spec.axes))
+        layer.input_spec = keras.InputSpec(min_ndim=spec.min_ndim, ndim=spec.ndim, axes={checked: width})
     shapes = layer.__dict__.get("_build_shapes_dict")
     if shapes:
         layer.__dict__["_build_shapes_dict"] = {key: _resized(shape, axis, width) for key, shape in shapes.items()}

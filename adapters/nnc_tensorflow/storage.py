@@ -31,8 +31,8 @@ def load_tensors(model: keras.Layer, given: Mapping[str, Array]) -> None:
         if path in given and tuple(np.shape(given[path])) != tuple(variable.shape)
     ]
     if faults:
-        more = f", and {len(faults) - 8} more" if len(faults) > 8 else ""
-        raise StorageError(f"the saved parameters do not fit the model: {'; '.join(faults[:8])}{more}. Build the model as it was when it was saved.")
+        listed = "; ".join(faults[:8]) + (f", and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise StorageError(f"the saved parameters do not fit the model: {listed}. Build the model as it was when it was saved.")
     for path, variable in variables.items():
         variable.assign(given[path])
 

@@ -46,7 +46,7 @@ def _cut(layer: KerasLayer, plan: Plan, masks: Mapping[str, Array], folds: Mappi
     kept = own.kept_indices(_all_shapes(own, shapes))
     weights = {slot.attribute: _slot(layer, name, masks, folds, kept.get(f"{prefix}{name}", {})) for name, slot in layer.slots.items()}
     if layer.name in plan.biases:
-        addend = np.asarray(folds[f"{prefix}bias"], next(iter(layer.slots.values())).variable.dtype)
+        addend = np.asarray(folds.get(f"{prefix}bias", np.zeros(shapes[f"{prefix}bias"])), layer.slots["weight"].variable.dtype)
         weights["bias"] = _taken(addend, kept.get(f"{prefix}bias") or _rows(kept.get(f"{prefix}weight", {})))
     return Cut(weights, _sizes(layer, weights, plan))
 
@@ -78,7 +78,8 @@ def _slot(layer: KerasLayer, name: str, masks: Mapping[str, Array], folds: Mappi
     try:
         return slot.layout.native(_taken(array, kept), slot.layout.cut(tuple(slot.variable.shape), kept))
     except ValueError as error:
-        raise SpeedupError(f"{path}: {error}, but the plan leaves {({axis: len(rows) for axis, rows in kept.items()})} of its axes.") from error
+        left = ", ".join(f"{len(rows)} along axis {axis}" for axis, rows in kept.items())
+        raise SpeedupError(f"{path}: {error}, but the plan leaves {left}.") from error
 
 
 def _taken(array: Array, kept: Mapping[int, Array]) -> Array:

@@ -55,7 +55,7 @@ def test_a_model_within_a_model_prefixes_its_layers():
     [
         (layers.Dense(5), (7,), ("Linear", "Dense"), (5, 7)),
         (layers.EinsumDense("abc,cd->abd", (None, 5)), (3, 7), ("Linear", "EinsumDense"), (5, 7)),
-        (layers.EinsumDense("abc,cde->abde", (None, 5, 2)), (3, 7), ("EinsumDense",), None),
+        (layers.EinsumDense("abc,cde->abde", (None, 5, 2)), (3, 7), ("EinsumDense",), (7, 5, 2)),
         (layers.Conv1D(5, 3), (9, 7), ("Conv1d", "Conv1D"), (5, 7, 3)),
         (layers.Conv2D(6, (3, 2), groups=2), (9, 9, 4), ("Conv2d", "Conv2D"), (6, 2, 3, 2)),
         (layers.Conv3D(5, 3), (9, 9, 9, 7), ("Conv3d", "Conv3D"), (5, 7, 3, 3, 3)),
@@ -74,7 +74,7 @@ def test_a_layer_has_neutral_types_and_a_canonical_weight(layer, shape, op_types
 
     assert found.op_types == op_types
     assert found.parameters.get("weight") == weight
-    assert found.prunable is (weight is not None and op_types[0] not in ("Embedding", "LayerNorm") and "BatchNorm" not in op_types[0])
+    assert found.prunable is op_types[0].startswith(("Linear", "Conv", "Depthwise", "Separable"))
 
 
 def test_the_canonical_weight_holds_keras_numbers_at_out_in_kernel():
@@ -127,8 +127,7 @@ def test_only_keras_models_are_recognised():
     assert not nnc_tensorflow.recognises(object())
 
 
-@pytest.mark.parametrize("backend", ["torch", "numpy"])
-def test_a_model_on_another_backend_is_refused_with_how_to_change_it(backend):
+def test_a_model_on_the_torch_backend_is_refused_with_how_to_change_it():
     code = """
 import keras, nnc_tensorflow
 from nnc.errors import ModelError
@@ -140,11 +139,11 @@ try:
 except ModelError as error:
     print(error)
 """
-    environment = {**os.environ, "KERAS_BACKEND": backend}
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
 
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 
-    assert f"'{backend}' backend" in result.stdout
+    assert "'torch' backend" in result.stdout
     assert "KERAS_BACKEND=tensorflow" in result.stdout
 
 

@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 from nnc.errors import SpeedupError
@@ -37,7 +38,14 @@ def symbolic_reshape():
 
 def reshape_layer():
     conv = layers.Conv2D(20, 5, activation="relu", name="conv1")
-    stack = [keras.Input((28, 28, 1)), conv, layers.MaxPooling2D(4), layers.Reshape((36, 20)), layers.Dense(8, name="fc1"), layers.Flatten()]
+    stack = [
+        keras.Input((28, 28, 1)),
+        conv,
+        layers.MaxPooling2D(4),
+        layers.Reshape((36, 20)),
+        layers.Dense(8, name="fc1"),
+        layers.Flatten(),
+    ]
     return keras.Sequential([*stack, layers.Dense(3, name="head")])
 
 
@@ -55,8 +63,16 @@ MODELS = {
     "subclassed": (HardCoded, DIGITS, {"conv1": HALF, "conv2": range(25), "fc1": range(0, 500, 2)}),
     "symbolic_reshape": (symbolic_reshape, DIGITS, {"conv1": HALF, "inner.hidden": range(0, 30, 3)}),
     "reshape_layer": (reshape_layer, DIGITS, {"conv1": HALF, "fc1": (1, 2)}),
-    "residual": (lambda: residual_network()[0], COLOURS, {"stem": (0, 3), "depthwise": (0, 3), "project": (0, 3), "mix": (1, 2, 11), "hidden": range(8)}),
-    "subclassed_residual": (Residual, COLOURS, {"stem": (0, 3), "block.convs.0": (1, 2), "block.convs.1": (0, 3), "block.depthwise": (1, 2)}),
+    "residual": (
+        lambda: residual_network()[0],
+        COLOURS,
+        {"stem": (0, 3), "depthwise": (0, 3), "project": (0, 3), "mix": (1, 2, 11), "hidden": range(8)},
+    ),
+    "subclassed_residual": (
+        Residual,
+        COLOURS,
+        {"stem": (0, 3), "block.convs.0": (1, 2), "block.convs.1": (0, 3), "block.depthwise": (1, 2)},
+    ),
     "custom_layer_within": (custom_layer_within, COLOURS, {"conv1": (0, 5), "block.convs.0": (1, 2), "block.depthwise": (1, 2)}),
 }
 PLAIN = ("sequential", "functional", "symbolic_reshape", "reshape_layer", "residual")
@@ -82,7 +98,7 @@ def test_the_small_model_is_exact_and_the_users_is_as_it_was(case):
 
     small = speed.speedup_model()
 
-    assert speed.difference <= 2e-6
+    assert speed.difference <= 1e-5
     assert small.count_params() < model.count_params()
     assert all((a == b).all() for a, b in zip(model.get_weights(), weights, strict=True))
     assert [type(layer) for layer in model._flatten_layers()] == classes
@@ -192,12 +208,14 @@ def test_a_hard_coded_size_is_rewritten_on_the_small_model_only():
 def test_a_reshape_that_cannot_be_rewritten_is_named():
     adapter = TensorFlowAdapter(built(HardCoded(), images(*DIGITS)))
 
-    with pytest.raises(SpeedupError, match="line 7.*no method 'features'"):
+    with pytest.raises(SpeedupError, match=r"line 7.*no method 'features'"):
         adapter.rewrite(Reshape("", "Reshape", "HardCoded.features", 7, (-1, 800), (-1, 400)))
 
 
 def test_a_fold_without_a_bias_makes_one():
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(6, name="a"), layers.Dense(5, use_bias=False, name="b"), layers.Dense(2, name="c")])
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(6, name="a"), layers.Dense(5, use_bias=False, name="b"), layers.Dense(2, name="c")]
+    )
     plan = Plan(groups=(Group((Member("b.weight", 0, 0, 1, 5, 1, (2,)), Member("c.weight", 1, 0, 1, 5, 1, (2,)))),), biases=("b",))
 
     small = TensorFlowAdapter(model).shrink(plan, {}, {"b.bias": np.arange(5.0)})
@@ -228,7 +246,9 @@ def test_a_plan_is_remembered_through_further_shrinks():
     model, x, speed, _ = speedup("subclassed_residual")
     small = speed.speedup_model()
 
-    again = ModelSpeedup(small, x, channel_masks(TensorFlowAdapter(small), {"block.convs.0": (0,), "block.depthwise": (0,)})).speedup_model()
+    again = ModelSpeedup(
+        small, x, channel_masks(TensorFlowAdapter(small), {"block.convs.0": (0,), "block.depthwise": (0,)})
+    ).speedup_model()
 
     assert TensorFlowAdapter(model).plans() == ()
     assert len(TensorFlowAdapter(small).plans()) == 1
@@ -272,10 +292,56 @@ def test_the_copy_of_a_compiled_and_trained_model_is_not_compiled():
     model.fit(x, np.zeros((3, 5)), verbose=0)
     randomise(model)
 
-    small = ModelSpeedup(model, x, channel_masks(TensorFlowAdapter(model), {"block.convs.0": (1,), "block.depthwise": (1,)})).speedup_model()
+    small = ModelSpeedup(
+        model, x, channel_masks(TensorFlowAdapter(model), {"block.convs.0": (1,), "block.depthwise": (1,)})
+    ).speedup_model()
 
     assert not small.compiled
     assert model.compiled
     model.fit(x, np.zeros((3, 5)), verbose=0)
     small.compile("sgd", "mse")
     small.fit(x, np.zeros((3, 5)), verbose=0)
+
+
+class Literals(keras.Model):
+    """Splits and reshapes by literals and by an attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 12
+        self.a, self.b, self.c = layers.Dense(24), layers.Dense(6), layers.Dense(3)
+
+    def call(self, x):
+        gate, value = tf.split(self.a(x), [12, 12], axis=-1)
+        x = ops.reshape(ops.sigmoid(gate) * value, (-1, self.width))
+        return self.c(self.b(x))
+
+
+def test_sizes_of_splits_and_in_attributes_follow():
+    x = images(4, 5)
+    model = built(Literals(), x)
+    adapter = TensorFlowAdapter(model)
+    masks = channel_masks(adapter, {"a": (12, 15)})  # the values; 0.5 and up times zero is zero
+    masks["b"] = {"weight": np.ones((6, 12), bool), "bias": np.ones(6, bool)}
+    masks["b"]["weight"][:, [0, 3]] = False
+    masks["a"]["weight"][[0, 3]] = masks["a"]["bias"][[0, 3]] = False
+
+    speed = ModelSpeedup(model, x, masks)
+    small = speed.speedup_model()
+
+    assert speed.difference <= 1e-5
+    assert (small.a.units, small.width, model.width) == (20, 10, 12)
+    assert [(r.old, r.new) for r in speed.plan.reshapes] == [((12, 12), (10, 10)), ((-1, 12), (-1, 10))]
+
+
+def test_a_second_shrink_starts_from_the_rewritten_call():
+    model, x, speed, _ = speedup("subclassed")
+    small = speed.speedup_model()
+
+    again = ModelSpeedup(small, x, channel_masks(TensorFlowAdapter(small), {"conv2": (0, 1, 2, 3, 4)}))
+    smaller = again.speedup_model()
+
+    assert again.plan.reshapes[0].new == (-1, 320)
+    assert smaller.fc1.kernel.shape == (320, 250)
+    assert small.fc1.kernel.shape == (400, 250)
+    np.testing.assert_allclose(np.asarray(small(x)), TensorFlowAdapter(small).run(x)[0], atol=1e-6)

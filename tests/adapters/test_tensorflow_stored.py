@@ -18,7 +18,17 @@ from tests.adapters.tensorflow_nets import HardCoded, Residual, built, images, l
 def test_every_variable_has_a_path_and_keeps_keras_layout():
     found = TensorFlowAdapter(built(HardCoded(), images(2, 28, 28, 1))).tensors()
 
-    assert list(found) == ["conv1.kernel", "conv1.bias", "conv2.kernel", "conv2.bias", "fc1.kernel", "fc1.bias", "drop.seed_generator.0", "fc2.kernel", "fc2.bias"]
+    assert list(found) == [
+        "conv1.kernel",
+        "conv1.bias",
+        "conv2.kernel",
+        "conv2.bias",
+        "fc1.kernel",
+        "fc1.bias",
+        "drop.seed_generator.0",
+        "fc2.kernel",
+        "fc2.bias",
+    ]
     assert found["conv2.kernel"].shape == (5, 5, 20, 50)
 
 

@@ -25,7 +25,11 @@ def _pool(node, shape, x):
 
 def _pad(node, shape, x):
     found = np.full(shape, node.attrs["value"], x.dtype)
-    found[tuple(slice(n - m, n) if axis in node.attrs["axes"] else slice(None) for axis, (m, n) in enumerate(zip(x.shape, shape, strict=True)))] = x
+    found[
+        tuple(
+            slice(n - m, n) if axis in node.attrs["axes"] else slice(None) for axis, (m, n) in enumerate(zip(x.shape, shape, strict=True))
+        )
+    ] = x
     return found
 
 
@@ -116,8 +120,14 @@ MODELS = {
     "einsum_dense": (lambda: functional((5, 6), layers.EinsumDense("abc,cd->abd", (None, 7), bias_axes="d")), (2, 5, 6)),
     "layer_norm": (lambda: functional((5, 6), layers.LayerNormalization()), (2, 5, 6)),
     "group_norm": (lambda: functional((5, 5, 6), layers.GroupNormalization(3)), (2, 5, 5, 6)),
-    "activations": (lambda: functional((6,), lambda x: layers.PReLU()(ops.silu(x)) + ops.elu(x) * ops.softplus(x) - ops.leaky_relu(x)), (2, 6)),
-    "pooling": (lambda: functional((8, 8, 3), lambda x: layers.GlobalMaxPooling2D()(layers.AveragePooling2D(2)(layers.ZeroPadding2D(2)(x)))), (2, 8, 8, 3)),
+    "activations": (
+        lambda: functional((6,), lambda x: layers.PReLU()(ops.silu(x)) + ops.elu(x) * ops.softplus(x) - ops.leaky_relu(x)),
+        (2, 6),
+    ),
+    "pooling": (
+        lambda: functional((8, 8, 3), lambda x: layers.GlobalMaxPooling2D()(layers.AveragePooling2D(2)(layers.ZeroPadding2D(2)(x)))),
+        (2, 8, 8, 3),
+    ),
     "slices": (lambda: functional((5, 12), Sliced()), (2, 5, 12)),
     "attention": (lambda: functional((5, 6), Attention()), (2, 5, 6)),
     "keras_attention": (lambda: functional((5, 6), lambda x: layers.MultiHeadAttention(2, 3)(x, x)), (2, 5, 6)),
@@ -140,7 +150,10 @@ def test_an_embedding_reads_its_table():
 
 
 def test_parameters_stand_in_the_graph_in_the_canonical_orientation():
-    model = functional((9, 9, 4), lambda x: layers.Dense(5, name="c")(layers.DepthwiseConv2D(3, depth_multiplier=2, name="b")(layers.Conv2D(6, 3, name="a")(x))))
+    model = functional(
+        (9, 9, 4),
+        lambda x: layers.Dense(5, name="c")(layers.DepthwiseConv2D(3, depth_multiplier=2, name="b")(layers.Conv2D(6, 3, name="a")(x))),
+    )
     graph = TensorFlowAdapter(model).trace(images(2, 9, 9, 4), {}).graph
 
     shapes = {name: tensor.shape for name, tensor in graph.parameters().items() if name.endswith("weight")}

@@ -36,8 +36,8 @@ PRUNABLE = {
 def op_types(layer: keras.Layer) -> tuple[str, ...]:
     """Return every name under which a config_list may ask for a layer: the neutral ones first, its own class last."""
     own = layer.__class__.__name__
-    keras_classes = (cls.__name__ for cls in layer.__class__.__mro__ if cls is not keras.Layer and getattr(keras.layers, cls.__name__, None) is cls)
-    base = next(keras_classes, own)
+    ancestors = (cls for cls in layer.__class__.__mro__ if cls is not keras.Layer)
+    base = next((cls.__name__ for cls in ancestors if getattr(keras.layers, cls.__name__, None) is cls), own)
     names = (*_neutral(layer, base), base, own)
     return tuple(dict.fromkeys(names))
 
