@@ -95,9 +95,15 @@ def stored_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules of a model by name, without those that nnc or torch puts in for parametrizations."""
-    for name, module in model.named_modules():
-        if "parametrizations" not in name.split("."):
-            yield name, module
+    seen: set[int] = set()
+    waiting = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            yield path, module
+            children = [(join(path, name), child) for name, child in module._modules.items() if child is not None]
+            waiting += [(name, child) for name, child in reversed(children) if not name.endswith("parametrizations")]
 
 
 def join(layer: str, parameter: str) -> str:

@@ -78,6 +78,8 @@ def native_masks(model: nn.Module, masks: Masks) -> dict[int, torch.Tensor]:
         for parameter, mask in masks.get(layer, {}).items():
             tensor = stored[parameter]
             keep = torch.from_numpy(np.ascontiguousarray(native(module, parameter, np.asarray(mask, bool)))).to(tensor.device)
+            if keep.shape != tensor.shape:
+                raise ValueError(f"{layer}.{parameter}: a mask of shape {tuple(keep.shape)} on {tuple(tensor.shape)}")
             found[id(tensor)] = found[id(tensor)] & keep if id(tensor) in found else keep
     return found
 
@@ -88,7 +90,8 @@ def _add(model: nn.Module, masks: Masks) -> None:
         order = tuple(module._parameters)
         for parameter, tensor in stored_parameters(module).items():
             if id(tensor) in keeps:
-                parametrize.register_parametrization(module, parameter, Mask(keeps[id(tensor)], order))
+                # unsafe: torch's own check would compute every mask once more.
+                parametrize.register_parametrization(module, parameter, Mask(keeps[id(tensor)], order), unsafe=True)
 
 
 def _remove(model: nn.Module) -> None:

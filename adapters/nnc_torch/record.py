@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -160,19 +160,42 @@ def other_like(tensor: torch.Tensor) -> Tensor:
 
 
 class Recorder(TorchDispatchMode):
-    """While entered, reads each operation with the reader that `readers` has for it."""
+    """While entered, reads each operation with the reader that `readers` has for it, and shows it parameters through masks.
 
-    def __init__(self, values: Values, places: Places, literals: Literals, readers: dict[Any, Callable[[Call], bool | None]]) -> None:
+    `masks` are by the id of the stored parameter. One masked copy lives as long as the operation that reads it, so the weights are
+    never held twice.
+    """
+
+    def __init__(
+        self,
+        values: Values,
+        places: Places,
+        literals: Literals,
+        readers: dict[Any, Callable[[Call], bool | None]],
+        masks: Mapping[int, torch.Tensor],
+    ) -> None:
         super().__init__()
-        self.values, self.places, self.literals, self._readers = values, places, literals, readers
+        self.values, self.places, self.literals, self._readers, self._masks = values, places, literals, readers, masks
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
+            if self._masks:
+                args, kwargs = self._masked(args), {name: self._masked(value) for name, value in kwargs.items()}
             result = func(*args, **kwargs)
             if func.overloadpacket is not aten._assert_tensor_metadata:
                 self._read(Call(self, func, args, kwargs, result))
         return result
+
+    def _masked(self, value: Any) -> Any:
+        """Return an argument, or a list of them, with masked copies in the place of parameters that have a mask."""
+        if isinstance(value, tuple | list):
+            return type(value)([self._masked(item) for item in value]) if any(isinstance(i, torch.Tensor) for i in value) else value
+        if not isinstance(value, torch.Tensor) or id(value) not in self._masks:
+            return value
+        seen = torch.where(self._masks[id(value)], value.detach(), 0.0)
+        seen._nnc_slot = self.values.slot(value)
+        return seen
 
     def _read(self, call: Call) -> None:
         if call.func.overloadpacket in FRESH or next(tensors_in((call.args, call.kwargs)), None) is None:

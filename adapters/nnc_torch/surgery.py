@@ -6,7 +6,6 @@ come through as deepcopy brings them.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,7 @@ from nnc.adapter import Masks
 from nnc.errors import SpeedupError
 from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
+from nnc_torch.copies import copied
 from nnc_torch.layers import canonical, is_transformers_linear, join, layers_of, native
 from nnc_torch.masks import native_masks, unmasked
 from nnc_torch.trace import memory
@@ -96,17 +96,26 @@ def _cut(
     indices = next((kept[path] for path in item.paths if path in kept), {})
     if not keep and addend is None and not indices:
         return {}
-    seen = item.tensor.detach()
+    cut = _taken(canonical(item.module, item.parameter, item.tensor.detach()), indices)
     for mask in keep:
-        seen = torch.where(mask, seen, 0.0)
-    cut = canonical(item.module, item.parameter, seen)
+        stays = _taken(canonical(item.module, item.parameter, mask), indices)
+        if not stays.all():
+            cut = torch.where(stays, cut, 0.0)
     if addend is not None:
-        cut = (cut.double() + torch.as_tensor(addend, dtype=torch.float64, device=cut.device)).to(cut.dtype)
-    for axis, index in indices.items():
-        cut = cut.index_select(axis, torch.as_tensor(index, device=cut.device))
+        exact = _taken(torch.as_tensor(addend, dtype=torch.float64, device=cut.device), indices)
+        cut = (cut.double() + exact).to(cut.dtype)
     layer = item.paths[0].rpartition(".")[0]
-    cut = native(item.module, item.parameter, cut, groups.get(layer)).clone(memory_format=torch.contiguous_format)
+    cut = native(item.module, item.parameter, cut, groups.get(layer)).contiguous()
+    if cut.data_ptr() == item.tensor.data_ptr():
+        cut = cut.clone()
     return {id(tensor): _like(tensor, cut) for tensor in item.objects}
+
+
+def _taken(tensor: torch.Tensor, indices: Mapping[int, Array]) -> torch.Tensor:
+    """Return what stays of a canonical tensor."""
+    for axis, index in indices.items():
+        tensor = tensor.index_select(axis, torch.as_tensor(index, device=tensor.device))
+    return tensor
 
 
 def _like(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
@@ -120,7 +129,8 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()  # an activation that the user's code keeps; deepcopy refuses those
     try:
-        return copy.deepcopy(model, memo)
+        small: nn.Module = copied(model, memo)
+        return small
     except (TypeError, RuntimeError) as error:
         raise SpeedupError(f"{type(model).__name__}: the model cannot be copied with copy.deepcopy: {error}") from error
 

@@ -30,25 +30,24 @@ def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
     graph = Graph()
     values = Values(graph)
     with unmasked(model), inference(model), _composed_attention():
-        replaced = _masked_tensors(model, masks)
-        _note_parameters(model, replaced, values)
+        _note_parameters(model, values)
         for tensor in tensors_in((args, kwargs)):
             graph.inputs.append(_note_input(tensor, values))
-        recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS)
-        outputs = _recorded(model, replaced, args, kwargs, recorder)
+        recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS, native_masks(model, masks))
+        outputs = _recorded(model, args, kwargs, recorder)
         tensors = list(tensors_in(outputs))
         graph.outputs = [values.read(tensor) for tensor in tensors]
         return Trace(graph, tuple(to_numpy(tensor) for tensor in tensors))
 
 
-def _call(model: nn.Module, replaced: dict[str, torch.Tensor], args: Any, kwargs: Any) -> Any:
-    return torch.func.functional_call(model, replaced, args, kwargs) if replaced else model(*args, **kwargs)
+def _call(model: nn.Module, args: Any, kwargs: Any) -> Any:
+    return model(*args, **kwargs)
 
 
-def _recorded(model: nn.Module, replaced: dict[str, torch.Tensor], args: Any, kwargs: Any, recorder: Recorder) -> Any:
+def _recorded(model: nn.Module, args: Any, kwargs: Any, recorder: Recorder) -> Any:
     try:
         with recorder.literals, recorder:
-            return _call(model, replaced, args, kwargs)
+            return _call(model, args, kwargs)
     except NncError:
         raise
     except Exception as error:
@@ -69,38 +68,29 @@ def _composed_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _masked_tensors(model: nn.Module, masks: Masks) -> dict[str, torch.Tensor]:
-    """Return the masked copies of the parameters that have a mask, by their names in the model."""
-    keeps = native_masks(model, masks)
-    named = model.named_parameters() if keeps else ()
-    return {name: torch.where(keeps[id(tensor)], tensor.detach(), 0.0) for name, tensor in named if id(tensor) in keeps}
-
-
 def memory(tensor: torch.Tensor) -> tuple[Any, ...]:
     """Return what identifies a tensor's numbers: equal for two parameters that were tied through their memory."""
     storage = tensor.untyped_storage()._cdata if tensor.numel() else id(tensor)
     return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
-def _note_parameters(model: nn.Module, replaced: dict[str, torch.Tensor], values: Values) -> None:
+def _note_parameters(model: nn.Module, values: Values) -> None:
     """Tell `values` of every parameter and buffer; those that are tied are one graph tensor, under their first name."""
-    first: dict[tuple[Any, ...], tuple[Slot, torch.Tensor]] = {}
+    first: dict[tuple[Any, ...], Slot] = {}
     for layer, module in layers_of(model):
         for name, stored in (*module._parameters.items(), *module._buffers.items()):
             if stored is None:
                 continue
             key = memory(stored)
             if key not in first:
-                seen = replaced.get(join(layer, name), stored)
-                first[key] = values.outside(seen, _parameter(values, module, join(layer, name), name, stored, seen)), seen
-            slot, seen = first[key]
-            values.outside(stored, slot)
+                first[key] = _parameter(values, module, join(layer, name), name, stored)
+            values.outside(stored, first[key])
 
 
-def _parameter(values: Values, module: nn.Module, path: str, name: str, stored: torch.Tensor, seen: torch.Tensor) -> Slot:
+def _parameter(values: Values, module: nn.Module, path: str, name: str, stored: torch.Tensor) -> Slot:
     shape = tuple(canonical(module, name, stored.detach()).shape)
     floating = stored.is_floating_point()
-    data = partial(_numbers, module, name, seen.detach())
+    data = partial(_numbers, module, name, stored.detach())
     tensor = Tensor(shape, "parameter" if floating else "constant", path, floating, stored.requires_grad, data)
     groups = swap_groups(module, name)
     if not groups:
@@ -108,8 +98,8 @@ def _parameter(values: Values, module: nn.Module, path: str, name: str, stored: 
     return Slot(values, None, partial(_native, values, tensor, tuple(stored.shape), groups), tensor, swapped=True)
 
 
-def _numbers(module: nn.Module, name: str, seen: torch.Tensor) -> np.ndarray:
-    return to_numpy(canonical(module, name, seen))
+def _numbers(module: nn.Module, name: str, stored: torch.Tensor) -> np.ndarray:
+    return to_numpy(canonical(module, name, stored))
 
 
 def _native(values: Values, tensor: Tensor, shape: tuple[int, ...], groups: int) -> Tensor:

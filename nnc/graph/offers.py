@@ -48,5 +48,5 @@ def signatures(labels: Labels, bound: Iterable[Binding]) -> Array:
     keys = np.random.default_rng(0).integers(1, 2**62, size=len(bound))
     signature = np.zeros(len(labels.pin), np.int64)
     for key, (_, _, factor) in zip(keys, bound, strict=True):
-        signature[np.unique(labels.classes(factor))] ^= key
+        signature[labels.classes(factor)] ^= key  # once per class, however often it stands in the factor
     return signature

@@ -65,15 +65,16 @@ def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]]) -> Propaga
     dead = state.stays < 0
     parameters = graph.parameters()
     biases = tuple(sorted(path.rpartition(".")[0] for path in folds if path not in parameters))
-    reshapes, resized = _reshapes(state, dead)
+    sizes = _NewSizes(labels, dead)
+    reshapes, resized = _reshapes(graph, sizes)
     plan = Plan(
         groups=tuple(_with_new_biases(group, biases) for group in _groups(state, dead)),
-        sizes=tuple(_sizes(labels, dead)),
+        sizes=tuple(_sizes(labels, sizes)),
         reshapes=tuple(reshapes),
         biases=biases,
         kept=tuple(_kept(state, flat)),
     )
-    shapes = [tuple(_new_shape(tensor, labels, dead) for tensor in node.outputs) for node in graph.nodes]
+    shapes = [tuple(sizes.shape(tensor) for tensor in node.outputs) for node in graph.nodes]
     return Propagation(plan, folds, shapes, resized, emptied)
 
 
@@ -172,24 +173,24 @@ def _with_new_biases(group: Group, layers: Sequence[str]) -> Group:
     return Group((*group.members, *(replace(m, tensor=m.tensor.removesuffix("weight") + "bias") for m in rows)))
 
 
-def _sizes(labels: Labels, dead: Array) -> Iterator[Size]:
+def _sizes(labels: Labels, sizes: _NewSizes) -> Iterator[Size]:
     """Yield the numbers held by layers that follow from an axis that shrinks."""
     for bound in dict.fromkeys(labels.axes.bounds):
-        old, new = labels.axes.sizes[bound.axis], int(labels.keep(bound.axis, dead).sum())
+        old, new = labels.axes.sizes[bound.axis], sizes.of(bound.axis)
         if old != new:
             yield Size(bound.layer, bound.attribute, old, new)
 
 
-def _reshapes(state: _State, dead: Array) -> tuple[list[Reshape], dict[int, int]]:
+def _reshapes(graph: Graph, sizes: _NewSizes) -> tuple[list[Reshape], dict[int, int]]:
     """Return the reshapes and splits whose sizes, as the user's code gives them, change; and which nodes they are."""
     found: list[Reshape] = []
     numbers: dict[int, int] = {}
-    for number, node in enumerate(state.graph.nodes):
+    for number, node in enumerate(graph.nodes):
         parts = node.attrs.get("parts", node.outputs)
         old = tuple(node.attrs.get("sizes", ()))
         if not old or parts[0] is not node.outputs[0]:
             continue  # the other parts of a split are dealt with at its first
-        new = _new_sizes(node, [_new_shape(tensor, state.labels, dead) for tensor in parts])
+        new = _new_sizes(node, [sizes.shape(tensor) for tensor in parts])
         if new != old:
             source = node.source
             found.append(Reshape(node.layer, node.op, source.function if source else "", source.line if source else 0, old, new))
@@ -211,8 +212,21 @@ def _new_sizes(node: Node, shapes: Sequence[Shape]) -> tuple[int, ...]:
     return tuple(size if size == -1 else new for size, new in zip(old, shapes[0], strict=True))
 
 
-def _new_shape(tensor: Tensor, labels: Labels, dead: Array) -> Shape:
-    return tuple(int(labels.keep(axis, dead).sum()) for axis in labels.axes[tensor])
+class _NewSizes:
+    """The sizes of axes after the dead classes have left; each class of axes is counted once."""
+
+    def __init__(self, labels: Labels, dead: Array) -> None:
+        self._labels, self._dead = labels, dead
+        self._known: dict[int, int] = {}
+
+    def of(self, axis: int) -> int:
+        root = self._labels.axes.root(axis)
+        if root not in self._known:
+            self._known[root] = int(self._labels.keep(root, self._dead).sum())
+        return self._known[root]
+
+    def shape(self, tensor: Tensor) -> Shape:
+        return tuple(self.of(axis) for axis in self._labels.axes[tensor])
 
 
 def _kept(state: _State, masks: Mapping[str, Array]) -> Iterator[Kept]:

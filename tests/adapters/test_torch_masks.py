@@ -76,7 +76,7 @@ def test_masks_that_fail_leave_the_old_ones_on():
     adapter = TorchAdapter(network())
     adapter.set_masks(row_masks())
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError):
         adapter.set_masks({"0": {"weight": np.ones((5, 4), bool)}})
 
     assert np.array_equal(adapter.masks()["0"]["weight"], row_masks()["0"]["weight"])

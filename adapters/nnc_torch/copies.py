@@ -1,0 +1,50 @@
+"""Copy a module tree as copy.deepcopy does, an order of magnitude faster.
+
+A plain module is a dict of dicts: those are copied here. Everything else (hooks, configs, modules with a copy protocol of their own)
+goes to copy.deepcopy, with the same memo, so that what is shared stays shared and what is already in the memo is taken from there.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+_PROTOCOL = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+_SAME = (int, float, bool, str, type(None), torch.dtype, torch.device)
+
+
+def copied(value: Any, memo: dict[int, Any]) -> Any:
+    """Return a deep copy; `memo` maps the id of what is not to be copied to what takes its place."""
+    if isinstance(value, _SAME):
+        return value
+    known = memo.get(id(value))
+    if known is not None:
+        return known
+    if isinstance(value, nn.Module) and _is_plain(type(value)):
+        return _module(value, memo)
+    if type(value) in (dict, OrderedDict):
+        memo[id(value)] = made = type(value)()
+        made.update({key: copied(item, memo) for key, item in value.items()} if value else {})
+        return made
+    if type(value) is set and not value:
+        return set()
+    return copy.deepcopy(value, memo)
+
+
+def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    made = memo[id(module)] = type(module).__new__(type(module))
+    for name, value in vars(module).items():
+        made.__dict__[name] = copied(value, memo)
+    return made
+
+
+@cache
+def _is_plain(cls: type) -> bool:
+    """Say whether a module class leaves copying to nn.Module."""
+    own = [vars(base) for base in cls.__mro__ if base not in (nn.Module, object)]
+    return not any(name in names for names in own for name in _PROTOCOL)
