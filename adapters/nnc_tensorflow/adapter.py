@@ -23,7 +23,7 @@ from nnc_tensorflow.read import Reader
 from nnc_tensorflow.readings import READINGS
 from nnc_tensorflow.resize import rewrite_call
 from nnc_tensorflow.surgery import cuts
-from nnc_tensorflow.trace import record
+from nnc_tensorflow.trace import Recording, record
 
 
 class TensorFlowAdapter:
@@ -51,9 +51,10 @@ class TensorFlowAdapter:
         layers, tensors, call = keras_layers(self.model), tensors_of(example_inputs), caller(self.model, example_inputs)
         named = named_layers(self.model)
         with seen_through(layers, masks):
-            recording = record(call, tensors, named | named_operations(named))
-            function = recording.function
-            graph = Reader(recording, layers, READINGS).read(function.inputs[: len(tensors)], keras.tree.flatten(function.outputs))
+            recording = Recording(named | named_operations(named))
+            reader = Reader(recording, layers, READINGS)
+            function = record(call, tensors, recording, reader.read)
+            graph = reader.read(function.outputs)
             outputs = arrays_of(function(*tensors))
         return Trace(graph, outputs)
 

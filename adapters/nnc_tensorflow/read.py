@@ -49,13 +49,13 @@ class Reader:
         self._parameters = _parameters(layers)
         self._op: Any = None
 
-    def read(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Graph:
-        """Return the graph of the operations from `inputs` to `outputs` (TensorFlow's tensors)."""
+    def read(self, outputs: Sequence[Any] = ()) -> Graph:
+        """Return the graph of the recorded operations; `outputs` are TensorFlow's tensors, none where the pass failed."""
         self._captures()
-        for given in inputs:
+        for given in self.recording.inputs:
             self.values[given.ref()] = Tensor(shape_of(given), "input", floating=is_floating(given))
             self.graph.inputs.append(self.values[given.ref()])  # type: ignore[arg-type]
-        for op in self.recording.function.graph.get_operations():
+        for op in self.recording.graph.get_operations():
             self._operation(op)
         self._op = None
         self.graph.outputs = [self.tensor(given) for given in outputs]
@@ -64,7 +64,7 @@ class Reader:
     def _captures(self) -> None:
         """Note the parameters, the masks and the other variables that the function captured."""
         masks = {id(mask.value.handle) for layer in self.recording.layers.values() for mask in layer.__dict__.get(MASKS, {}).values()}
-        for outer, inner in self.recording.function.graph.captures:
+        for outer, inner in self.recording.graph.captures:
             if id(outer) in self._parameters:
                 self.values[inner.ref()] = self._parameters[id(outer)]
             elif id(outer) in masks:

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import nnc
 from nnc.errors import ConfigError, TraceError
-from nnc.graph.ir import Source
+from nnc.graph.ir import Graph, Source
 
 _LOCK = threading.RLock()
 _OURS = (os.path.dirname(os.path.abspath(nnc.__file__)) + os.sep, os.path.dirname(os.path.abspath(__file__)) + os.sep)
@@ -27,14 +27,15 @@ _PACKAGES = tuple(os.path.dirname(os.path.abspath(package.__file__)) + os.sep fo
 
 @dataclass
 class Recording:
-    """A concrete function, and for each of its operations (by name) the path of the layer in whose call it was made.
+    """TensorFlow's graph of a forward pass, and for each of its operations (by name) the path of the layer in whose call it was made.
 
     `layers` are the model's layers by path, and the operations of Functional models that are no layers.
     """
 
-    function: Any
     layers: dict[str, keras.Operation]
     owners: dict[str, str] = field(default_factory=dict)
+    graph: Any = None
+    inputs: tuple[Any, ...] = ()
 
     def source(self, op: Any) -> Source | None:
         """Return the user's line that asked for an operation, or None where only Keras' own code did."""
@@ -42,16 +43,23 @@ class Recording:
         return user_line(frames, self.layers.get(self.owners.get(op.name, "")))
 
 
-def record(infer: Callable[..., Any], tensors: Sequence[tf.Tensor], layers: dict[str, keras.Operation]) -> Recording:
-    """Trace `infer` on tensors of these shapes. Raises `ConfigError` where a layer refuses the inputs, else `TraceError`."""
-    recording = Recording(None, layers)
+def record(infer: Callable[..., Any], tensors: Sequence[tf.Tensor], recording: Recording, read: Callable[[], Graph]) -> Any:
+    """Trace `infer` on tensors of these shapes into `recording`, and return the concrete function.
+
+    Raises `ConfigError` where a layer refuses the inputs, else `TraceError` with what `read()` makes of the operations so far.
+    """
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+
+    def noted(*values: Any) -> Any:
+        # Held here, the graph of a pass that fails can still be read up to the failure.
+        recording.graph, recording.inputs = tf.compat.v1.get_default_graph(), values
+        return infer(*values)
+
     with _LOCK, _inlined(), _calls_recorded(recording):
         try:
-            recording.function = tf.function(infer, autograph=False).get_concrete_function(*specs)
+            return tf.function(noted, autograph=False).get_concrete_function(*specs)
         except Exception as error:
-            raise failure(error, specs) from error
-    return recording
+            raise failure(error, specs, read()) from error
 
 
 def user_line(frames: Sequence[tuple[str, int, str]], layer: Any) -> Source | None:
@@ -120,16 +128,15 @@ def _calls_recorded(recording: Recording) -> Iterator[None]:
             cls.__call__ = plain
 
 
-def failure(error: Exception, specs: Sequence[Any]) -> Exception:
-    """Return what to raise for a model that failed on the example inputs."""
+def failure(error: Exception, specs: Sequence[Any], graph: Graph | None = None) -> Exception:
+    """Return what to raise for a model that failed on the example inputs; `graph` holds the nodes up to the failure."""
     shapes = ", ".join(f"{tuple(spec.shape)} {spec.dtype.name}" for spec in specs)
     source = _failed_line(error)
     reason = f"{type(error).__name__}: {_short(error)}"
     if source is None and isinstance(error, (ValueError, TypeError)):
         return ConfigError(f"example_inputs: the model does not accept {shapes}: {reason}")
     place = f"{source}, in {source.function}" if source else "the model"
-    # TensorFlow refuses a bad shape while tracing, and the graph up to there is lost with the function.
-    return TraceError(f"{place}: the model failed on example inputs of shape {shapes}: {reason}", None, source)
+    return TraceError(f"{place}: the model failed on example inputs of shape {shapes}: {reason}", graph, source)
 
 
 def _failed_line(error: BaseException) -> Source | None:

@@ -205,6 +205,18 @@ def test_a_hard_coded_size_is_rewritten_on_the_small_model_only():
     np.testing.assert_allclose(small.predict(x, verbose=0), TensorFlowAdapter(small).run(x)[0], atol=1e-6)
 
 
+def test_a_literal_that_fits_by_chance_is_found_by_its_shape():
+    model = built(HardCoded(), images(*DIGITS))
+    adapter = TensorFlowAdapter(model)
+    masks = channel_masks(adapter, {"conv2": range(25)})  # 2 images of 400 reshape to 1 of 800 without an error
+
+    speed = ModelSpeedup(model, images(2, 28, 28, 1), masks)
+    speed.speedup_model()
+
+    assert [(r.new, r.rewrite) for r in speed.plan.reshapes] == [((-1, 400), True)]
+    assert speed.difference <= 1e-5
+
+
 def test_a_reshape_that_cannot_be_rewritten_is_named():
     adapter = TensorFlowAdapter(built(HardCoded(), images(*DIGITS)))
 
@@ -335,7 +347,7 @@ def test_sizes_of_splits_and_in_attributes_follow():
 
 
 def test_a_second_shrink_starts_from_the_rewritten_call():
-    model, x, speed, _ = speedup("subclassed")
+    _, x, speed, _ = speedup("subclassed")
     small = speed.speedup_model()
 
     again = ModelSpeedup(small, x, channel_masks(TensorFlowAdapter(small), {"conv2": (0, 1, 2, 3, 4)}))
