@@ -25,8 +25,8 @@ def constrain(graph: Graph) -> Axes:
         axes.pin_all(tensor, "an output of the model")
     for node in graph.nodes:
         try:
-            _whole_numbers(node, axes)
             RULES.get(node.kind, unknown)(node, axes)
+            _whole_numbers(node, axes)
         except ValueError as error:
             raise ValueError(f"{node.place} was recorded as {node.kind!r}, which does not fit: {error}") from error
     return axes
