@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nnc.algorithm import Pruner
     from nnc.catalog import algorithms, layers, schema
     from nnc.compress import compress
+    from nnc.prunability import prunability
     from nnc.report import report
     from nnc.speedup import ModelSpeedup
     from nnc.storage import load, save
@@ -38,6 +39,7 @@ _HOMES = {
     "compress": "nnc.compress",
     "layers": "nnc.catalog",
     "load": "nnc.storage",
+    "prunability": "nnc.prunability",
     "report": "nnc.report",
     "save": "nnc.storage",
     "schema": "nnc.catalog",
@@ -59,6 +61,7 @@ __all__ = [
     "compress",
     "layers",
     "load",
+    "prunability",
     "report",
     "save",
     "schema",

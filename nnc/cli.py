@@ -17,9 +17,12 @@ from typer.core import TyperGroup
 from nnc.errors import ConfigError, MissingFramework, NncError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nnc.adapter import Layer
     from nnc.demo import Demo, Result, Settings
     from nnc.mnist import Digits
+    from nnc.prunability import Prunability
     from nnc_schemas import Recipe
 
 
@@ -39,6 +42,7 @@ class CleanErrors(TyperGroup):
 app = typer.Typer(cls=CleanErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Make networks small.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Changes = Annotated[list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Change the recipe: config_list.0.sparsity=0.3.")]
+Examples = Annotated[list[str] | None, typer.Option("--example", metavar="SHAPE", help="Shape of an input, 2,3,224,224; one each.")]
 Model = Annotated[str, typer.Argument(help="file.py:build, package.module:build, model.keras, or a folder of nnc.save.")]
 
 
@@ -66,18 +70,22 @@ def demo(
 
 
 @app.command()
-def layers(model: Model, as_json: AsJson = False) -> None:
-    """List a model's layers: the names and types that a config_list selects by."""
+def layers(model: Model, example: Examples = None, as_json: AsJson = False) -> None:
+    """List a model's layers: the names and types that a config_list selects by. With --example, also what could be removed."""
     from nnc.catalog import layers as layers_of
     from nnc.locate import locate
     from nnc.tables import table
 
-    rows = [_layer_row(layer) for layer in layers_of(locate(model))]
+    located = locate(model)
+    rows = [_layer_row(layer) for layer in layers_of(located)]
+    found = _prunability(located, example) if example else None
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps({"layers": rows, "prunability": found.to_dict()} if found else rows, indent=2))
         return
     cells = [(row["name"], ", ".join(row["op_types"]), str(row["weight"]), "yes" if row["prunable"] else "no") for row in rows]
     Console().print(table(None, ("layer", "op_types", "weight (out, in, ...)", "prunable"), cells))
+    if found:
+        Console().print(found)
 
 
 @app.command()
@@ -115,9 +123,9 @@ def compress(
 
     given = read_recipe(override(read_file(recipe), changes or ()))
     reference, output = _required(given, "model"), _required(given, "output")
-    _required(given, "example_inputs")
+    shapes = _required(given, "example_inputs")
     model = locate(reference)
-    compressed = compress_model(model, given, _example_inputs(model, given))
+    compressed = compress_model(model, given, _random_inputs(model, shapes))
     compressed.speedup()
     compressed.save(output)
     report = compressed.report()
@@ -168,6 +176,17 @@ def _run_with_progress(demo: Demo, digits: Digits, settings: Settings, folder: P
         return run_demo(demo, digits, settings, folder, lambda: progress.advance(task))
 
 
+def _prunability(model: Any, shapes: Sequence[str]) -> Prunability:
+    """Return what could be removed, found on random inputs of shapes such as "2,3,224,224"."""
+    from nnc.prunability import prunability
+
+    try:
+        sizes = [[int(size) for size in shape.split(",")] for shape in shapes]
+    except ValueError:
+        raise ConfigError(f"--example: {', '.join(shapes)!r} is no shape; write sizes with commas, as 2,3,224,224.") from None
+    return prunability(model, _random_inputs(model, sizes))
+
+
 def _layer_row(layer: Layer) -> dict[str, Any]:
     shape = layer.parameters.get("weight", ())
     return {"name": layer.name, "op_types": list(layer.op_types), "weight": list(shape), "prunable": layer.prunable}
@@ -180,13 +199,13 @@ def _required(recipe: Recipe, key: str) -> Any:
     return value
 
 
-def _example_inputs(model: Any, recipe: Recipe) -> Any:
-    """Return random float32 inputs of the recipe's shapes, as the model's framework takes them."""
+def _random_inputs(model: Any, shapes: Sequence[Sequence[int]]) -> Any:
+    """Return random float32 inputs of these shapes, as the model's framework takes them."""
     import numpy as np
 
     from nnc.catalog import layers as layers_of
 
     random = np.random.default_rng(0)
     ops = layers_of(model)[0].ops
-    inputs = [ops.asarray(random.standard_normal(shape, dtype=np.float32)) for shape in recipe.example_inputs or ()]
+    inputs = [ops.asarray(random.standard_normal(shape, dtype=np.float32)) for shape in shapes]
     return inputs[0] if len(inputs) == 1 else tuple(inputs)

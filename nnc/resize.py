@@ -76,8 +76,10 @@ def _sizes_at_the_call(tree: ast.FunctionDef, reshape: Reshape, function: Callab
     return best[0]
 
 
-def _fit(call: ast.Call, sizes: Sequence[ast.expr], reshape: Reshape, owner: Any) -> tuple[bool, int] | None:
-    """Say how well expressions fit the old sizes: on the call's line, and how many are known to be equal; None where they do not.
+def _fit(call: ast.Call, sizes: Sequence[ast.expr], reshape: Reshape, owner: Any) -> tuple[bool, bool, int] | None:
+    """Say how well expressions fit the old sizes: on the call's line, in a call of that name, how many are known to be equal.
+
+    None where they do not fit.
 
     Off the line, as in a fresh process whose file has moved on, all that change must be known.
     """
@@ -86,7 +88,17 @@ def _fit(call: ast.Call, sizes: Sequence[ast.expr], reshape: Reshape, owner: Any
     if any(value not in (None, old) for value, old in zip(values, reshape.old, strict=True)):
         return None
     unsure = any(value is None and old != new for value, old, new in zip(values, reshape.old, reshape.new, strict=True))
-    return None if unsure and not on_line else (on_line, sum(value is not None for value in values))
+    return None if unsure and not on_line else (on_line, _called(call) in _RESIZING, sum(value is not None for value in values))
+
+
+#: What users call to regroup or to split, in either framework.
+_RESIZING = {"reshape", "Reshape", "view", "unflatten", "split", "expand", "repeat"}
+
+
+def _called(call: ast.Call) -> str:
+    """Return the last name of what is called: `reshape` of `tf.reshape(...)` and of `x.relu().reshape(...)`."""
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _windows(call: ast.Call, count: int) -> Iterator[Sequence[ast.expr]]:

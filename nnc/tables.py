@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from nnc.demo import Result
+    from nnc.prunability import Prunability, Removable
     from nnc.report import Report
 
 
@@ -71,6 +72,20 @@ def report_notes(report: Report) -> list[str]:
         notes += [f"kept: {kept.count} of {kept.where}: {kept.reason}" for kept in report.plan.kept]
         notes += [f"rewritten: {reshape.function}: {reshape.old} -> {reshape.new}" for reshape in report.plan.reshapes if reshape.rewrite]
     return notes
+
+
+def prunability_table(found: Prunability) -> RenderableType:
+    """Return the groups, what must stay, and the fractions under them."""
+    groups = listing(("can leave together", "granules", "weights each"), [_group_row(group) for group in found.groups])
+    stays = listing(("must stay", "channels", "why"), [(pinned.layer, str(pinned.channels), pinned.reason) for pinned in found.pinned])
+    most = (
+        f"at most {found.removable_parameters:.2%} of {found.parameters:,} parameters and {found.removable_macs:.2%} of the MACs can leave"
+    )
+    return Group(groups, *([stays] if found.pinned else []), most)
+
+
+def _group_row(group: Removable) -> tuple[str, str, str]:
+    return ", ".join(group.layers), str(group.granules), f"{group.parameters:,}"
 
 
 def as_text(renderable: RenderableType, width: int = 100) -> str:

@@ -11,7 +11,7 @@ A linear layer, for instance, is `eq(x[-1], weight[1]); eq(out[-1], weight[0])`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +44,11 @@ class Axes:
         if tensor not in self._of:
             self._of[tensor] = tuple(self.axis(size) for size in tensor.shape)
         return self._of[tensor]
+
+    @property
+    def known(self) -> Mapping[Tensor, tuple[int, ...]]:
+        """The axes of every tensor that a constraint named."""
+        return self._of
 
     def axis(self, size: int) -> int:
         """Return a fresh axis of `size` indices."""

@@ -40,11 +40,13 @@ class Groups:
         self._labels = solve(constrain(graph))
         self._bound = bindings(graph, self._labels)
         self._parameters = graph.parameters()
+        self._why = list(self._labels.reasons)
+        self._reason = self._reasons(graph)  # per class: index into `_why`, or -1 where it may leave
         self.shared = tuple(self._find(graph))
 
     def _find(self, graph: Graph) -> Iterator[Shared]:
         signature = signatures(self._labels, self._bound)
-        free = self._free(graph)
+        free = self._reason < 0
         rows: dict[int, list[tuple[str, Factor]]] = {}
         for tensor, axis, factor in self._bound:
             classes = self._labels.classes(factor)
@@ -54,16 +56,34 @@ class Groups:
         for group, found in rows.items():
             yield Shared(np.flatnonzero(free & (signature == group)), tuple(found))
 
-    def _free(self, graph: Graph) -> Array:
-        """Return which classes may leave at all."""
-        free = ~self._labels.pinned
-        for classes, _ in withheld(self._labels, self._bound):
-            free[classes] = False
-        summed = np.zeros(len(free), bool)
+    def _reasons(self, graph: Graph) -> Array:
+        """Return why each class must stay, the first reason that is found, or -1."""
+        reason = self._labels.pin.copy()
+        summed = np.zeros(len(reason), bool)
         for contraction in contractions(graph, Values({})):
             for factor in self._labels.of(self._labels.axes[contraction.tensor][contraction.axis]):
                 summed[self._labels.classes(factor)] = True
-        return np.asarray(free & summed)
+        for classes, why in (*withheld(self._labels, self._bound), (np.flatnonzero(~summed), "nothing sums over it")):
+            reason[classes[reason[classes] < 0]] = len(self._why)
+            self._why.append(why)
+        return reason
+
+    def pinned(self) -> Iterator[tuple[str, int, str]]:
+        """Yield (layer, output channels, reason) for what must stay, per layer and reason."""
+        for tensor, axis, factor in self._bound:
+            if axis == 0 and len(tensor.shape) > 1:
+                reasons = self._reason[self._labels.classes(factor)]
+                for number, count in zip(*np.unique(reasons[reasons >= 0], return_counts=True), strict=True):
+                    yield tensor.name.rpartition(".")[0], int(count), self._why[number]
+
+    def smallest(self) -> dict[Tensor, tuple[int, ...]]:
+        """Return the shapes of all tensors when one granule of each group is left."""
+        dead = np.zeros(len(self._reason), bool)
+        for shared in self.shared:
+            dead[shared.classes[1:]] = True
+        return {
+            tensor: tuple(int(self._labels.keep(axis, dead).sum()) for axis in axes) for tensor, axes in self._labels.axes.known.items()
+        }
 
     def scores(self, shared: Shared, scores: Mapping[str, Array]) -> Array:
         """Return the sum of the members' scores for each granule of a group; `scores` are by layer, `(out,)`."""

@@ -105,6 +105,8 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
+    #: layer -> {attribute: number}: whole numbers that layers note and that may be the size of an axis, as `num_heads`.
+    numbers: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the parameters that the pass read, by path, in the order of their first use."""

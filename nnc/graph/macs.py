@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
-from nnc.graph.ir import Graph, Node
+from nnc.graph.ir import Graph, Node, Shape, Tensor
 
 
-def macs(graph: Graph) -> int:
-    """Return the multiply-accumulates of one forward pass over the whole batch; biases and elementwise work are not counted."""
-    return sum(_of(node) for node in graph.nodes)
+def macs(graph: Graph, shapes: Mapping[Tensor, Shape] | None = None) -> int:
+    """Return the multiply-accumulates of one forward pass over the whole batch; biases and elementwise work are not counted.
+
+    `shapes` are the tensors' shapes where they are not the recorded ones.
+    """
+    return sum(_of(node, shapes or {}) for node in graph.nodes)
 
 
-def _of(node: Node) -> int:
-    x, y = node.inputs[0] if node.inputs else None, node.outputs[0]
-    weight = node.inputs[1] if len(node.inputs) > 1 else None
-    if x is None or weight is None:
+def _of(node: Node, shapes: Mapping[Tensor, Shape]) -> int:
+    x, weight = (*node.inputs, None, None)[:2]
+    if x is None or weight is None or node.kind not in ("linear", "conv", "matmul"):
         return 0
+    given, kernel, result = (shapes.get(tensor, tensor.shape) for tensor in (x, weight, node.outputs[0]))
     if node.kind == "linear":
-        return prod(y.shape) * weight.shape[1]
-    if node.kind == "conv":
-        # A transposed convolution spends one kernel per input position, the others one per output position.
-        positions = prod(x.shape) // x.shape[node.attrs["channel_axis"]] * weight.shape[0] if node.attrs["transposed"] else prod(y.shape)
-        return positions * prod(weight.shape[1:])
+        return prod(result) * kernel[1]
     if node.kind == "matmul":
-        return prod(y.shape) * x.shape[-1]
-    return 0
+        return prod(result) * given[-1]
+    # A transposed convolution spends one kernel per input position, the others one per output position.
+    positions = prod(given) // given[node.attrs["channel_axis"]] * kernel[0] if node.attrs["transposed"] else prod(result)
+    return positions * prod(kernel[1:])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nnc.graph.contractions import Contraction, contractions
+from nnc.graph.held import held_sizes
 from nnc.graph.ir import Array, Graph, Node, Shape, Tensor
 from nnc.graph.labels import Factor, Labels, solve
 from nnc.graph.offers import Binding, bindings, signatures, withheld
@@ -69,7 +70,7 @@ def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]]) -> Propaga
     reshapes, resized = _reshapes(graph, sizes)
     plan = Plan(
         groups=tuple(_with_new_biases(group, biases) for group in _groups(state, dead)),
-        sizes=tuple(_sizes(labels, sizes)),
+        sizes=tuple(_sizes(graph, labels, sizes)),
         reshapes=tuple(reshapes),
         biases=biases,
         kept=tuple(_kept(state, flat)),
@@ -173,12 +174,13 @@ def _with_new_biases(group: Group, layers: Sequence[str]) -> Group:
     return Group((*group.members, *(replace(m, tensor=m.tensor.removesuffix("weight") + "bias") for m in rows)))
 
 
-def _sizes(labels: Labels, sizes: _NewSizes) -> Iterator[Size]:
+def _sizes(graph: Graph, labels: Labels, sizes: _NewSizes) -> Iterator[Size]:
     """Yield the numbers held by layers that follow from an axis that shrinks."""
     for bound in dict.fromkeys(labels.axes.bounds):
         old, new = labels.axes.sizes[bound.axis], sizes.of(bound.axis)
         if old != new:
             yield Size(bound.layer, bound.attribute, old, new)
+    yield from held_sizes(graph, sizes.of, labels.axes.__getitem__)
 
 
 def _reshapes(graph: Graph, sizes: _NewSizes) -> tuple[list[Reshape], dict[int, int]]:

@@ -1,0 +1,71 @@
+"""Numbers that layers hold as attributes, and that follow from an axis: `num_heads`, `all_head_size`, `n_heads`.
+
+An attribute follows when its name speaks of such a size, its value is the old size of an axis that the layer's own code works on, and
+every axis of that size in and under the layer changes alike. Where 64 is both the width of all heads and the width of the model, only
+a name that speaks of the inside of the layer (`all_head_size`, `inner_dim`) is clear enough. The small model, traced again, is the proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from nnc.graph.ir import Graph, Node, Tensor
+from nnc.graph.plan import Size
+
+_SIZES = frozenset("head heads groups group channels features units planes inplanes inner hidden nh".split())
+_INSIDE = frozenset("head heads inner".split())
+#: Counts and positions that may happen to equal a size.
+_OTHER = frozenset("layer layers block blocks index idx id depth level levels kernel stride".split())
+
+#: old size -> the new sizes that axes of it get.
+Changes = dict[int, set[int]]
+
+
+def held_sizes(graph: Graph, new_size: Callable[[int], int], axes_of: Callable[[Tensor], tuple[int, ...]]) -> Iterator[Size]:
+    """Yield the attributes in `graph.numbers` that follow; `new_size` gives the size that an axis will have."""
+    if not graph.numbers:
+        return
+    own, under = _changes(graph, new_size, axes_of)
+    for layer, numbers in graph.numbers.items():
+        for attribute, old in numbers.items():
+            new = _follows(attribute, old, own.get(layer, {}), under.get(layer, {}))
+            if new is not None:
+                yield Size(layer, attribute, old, new)
+
+
+def _changes(
+    graph: Graph, new_size: Callable[[int], int], axes_of: Callable[[Tensor], tuple[int, ...]]
+) -> tuple[Mapping[str, Changes], Mapping[str, Changes]]:
+    """Return how sizes change in each layer's own code, and in all that runs under it."""
+    own: dict[str, Changes] = {}
+    under: dict[str, Changes] = {}
+    for node in graph.nodes:
+        seen = {(size, new_size(axis)) for tensor in _tensors(node) for size, axis in zip(tensor.shape, axes_of(tensor), strict=True)}
+        _note(own.setdefault(node.layer, {}), seen)
+        layer = node.layer
+        while True:
+            if layer in graph.numbers:
+                _note(under.setdefault(layer, {}), seen)
+            if not layer:
+                break
+            layer = layer.rpartition(".")[0]
+    return own, under
+
+
+def _tensors(node: Node) -> Iterator[Tensor]:
+    yield from (tensor for tensor in node.inputs if tensor is not None)
+    yield from node.outputs
+
+
+def _note(changes: Changes, seen: set[tuple[int, int]]) -> None:
+    for old, new in seen:
+        changes.setdefault(old, set()).add(new)
+
+
+def _follows(attribute: str, old: int, own: Changes, under: Changes) -> int | None:
+    """Return the number that an attribute must become, or None where it stays or that is not clear."""
+    words = set(attribute.strip("_").split("_"))
+    changed = own.get(old, set()) - {old}
+    if not words & _SIZES or words & _OTHER or len(changed) != 1:
+        return None
+    return changed.pop() if under[old] == changed or words & _INSIDE else None
