@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor, gcd
 
 import numpy as np
 
@@ -23,10 +23,11 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one layer's granules, any shape, float64; each granule holds `weights` weights."""
+    """The scores of one layer's granules, any shape, float64; each granule holds `weights` weights in `rows` output channels."""
 
     scores: Array
     weights: int
+    rows: int = 1
 
 
 def allocate(scored: Mapping[str, Scored], governed: Mapping[str, int], specs: Sequence[PruneSpec]) -> dict[str, Array]:
@@ -37,12 +38,21 @@ def allocate(scored: Mapping[str, Scored], governed: Mapping[str, int], specs: S
     keep: dict[str, Array] = {}
     for index, spec in enumerate(specs):
         group = {name: scored[name] for name in scored if governed[name] == index}
-        keep.update(_per_layer(group, spec.per_layer) if spec.per_layer is not None else _together(group, spec))
+        chosen = _per_layer(group, spec.per_layer) if spec.per_layer is not None else _together(group, spec)
+        keep.update({name: _rounded(group[name], stays, spec.round_to or 1) for name, stays in chosen.items()})
     return {name: keep[name] for name in scored}
 
 
 def _per_layer(group: Mapping[str, Scored], sparsity: float) -> dict[str, Array]:
     return {name: ~lowest(layer.scores, count_of(layer.scores.size, sparsity)) for name, layer in group.items()}
+
+
+def _rounded(layer: Scored, keep: Array, channels: int) -> Array:
+    """Let the best of those that leave stay, until the channels that stay are a multiple of `channels` (or all of them)."""
+    multiple = channels // gcd(channels, layer.rows)
+    kept = int(keep.sum())
+    wanted = min(keep.size, ceil(kept / multiple) * multiple)
+    return keep if wanted == kept else ~lowest(np.where(keep, np.inf, layer.scores), keep.size - wanted)
 
 
 def _together(group: Mapping[str, Scored], spec: PruneSpec) -> dict[str, Array]:

@@ -28,7 +28,9 @@ def joint_masks(
     groups = Groups(graph)
     chosen = {number: shared for number, shared in enumerate(groups.shared) if set(shared.layers) <= set(scored)}
     scores = {name: layer.scores for name, layer in scored.items()}
-    joint = {str(number): Scored(groups.scores(shared, scores), groups.weights(shared)) for number, shared in chosen.items()}
+    joint = {
+        str(number): Scored(groups.scores(shared, scores), groups.weights(shared), shared.rows_of_one) for number, shared in chosen.items()
+    }
     spec_of = {str(number): _gentlest(shared, governed, specs) for number, shared in chosen.items()}
     keep = allocate(joint, spec_of, specs)
     return _masks(groups.kept({int(name): ~stays for name, stays in keep.items()}), layers)

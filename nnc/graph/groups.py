@@ -32,6 +32,12 @@ class Shared:
         """The layers whose output channels the granules are, in the order of their first use."""
         return tuple(dict.fromkeys(path.rpartition(".")[0] for path, _ in self.rows))
 
+    @property
+    def rows_of_one(self) -> int:
+        """How many output channels of its first layer a granule is: 64 for a head of 64."""
+        _, factor = self.rows[0]
+        return factor.outer * factor.inner
+
 
 class Groups:
     """The groups of a graph that may leave."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 
 from nnc_schemas.problems import problem
-from nnc_schemas.values import Cap, Names, Sparsity
+from nnc_schemas.values import Cap, Count, Names, Sparsity
 
 _SELECTORS = ("op_types", "op_names", "op_partial_names", "op_names_re")
 _EXCEPTIONS = ("exclude_op_names", "exclude_op_types", "exclude_op_names_re")
@@ -42,6 +42,7 @@ class PruneSpec(BaseModel):
     total_sparsity: Sparsity | None = Field(None, description="The fraction of all the entry's weights to REMOVE.")
     max_sparsity_per_layer: Cap | None = Field(None, description="With total_sparsity: the most that one layer may lose.")
     max_sparse_ratio: Cap | None = Field(None, description="NNI 3's word for `max_sparsity_per_layer`.")
+    round_to: Count | None = Field(None, description="Keep a multiple of so many channels; fast kernels like 8 or 16.")
 
     @property
     def per_layer(self) -> float | None:
@@ -60,7 +61,7 @@ class PruneSpec(BaseModel):
 
     def excluding(self) -> PruneSpec:
         """Return the entry that leaves alone what this one prunes."""
-        amounts = dict.fromkeys((*_PER_LAYER, *_CAPS, "total_sparsity"))
+        amounts = dict.fromkeys((*_PER_LAYER, *_CAPS, "total_sparsity", "round_to"))
         return self.model_copy(update={**amounts, "exclude": True})
 
     @model_validator(mode="after")
@@ -81,6 +82,8 @@ class PruneSpec(BaseModel):
             yield f"{caps[0]} needs total_sparsity: `sparsity` is already a layer's own"
         if self.exclude and (amounts or caps):
             yield f"exclude contradicts {(amounts + caps)[0]}: an excluded layer is left alone"
+        if self.exclude and self.round_to is not None:
+            yield "exclude contradicts round_to: an excluded layer is left alone"
         if self.exclude and not self.selects:
             yield "exclude needs op_types, op_names, op_partial_names or op_names_re: it would exclude every layer"
         if not self.exclude and not amounts:

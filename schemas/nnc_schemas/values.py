@@ -45,6 +45,12 @@ def _cap(value: Any) -> float:
     return number
 
 
+def _count(value: Any) -> int:
+    if not _is_size(value):
+        raise problem(f"{short(value)} is not a whole number above 0; it is how many channels make a block.")
+    return int(value)
+
+
 def _shapes(value: Any) -> tuple[tuple[int, ...], ...]:
     """Accept `[2, 1, 28, 28]` for one input and `[[2, 16], [2, 16]]` for several."""
     shapes = [value] if isinstance(value, Sequence) and value and all(_is_size(size) for size in value) else value
@@ -67,4 +73,5 @@ _SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 1}}
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), WithJsonSchema({"anyOf": [{"type": "string"}, _STRINGS]})]
 Sparsity = Annotated[float, BeforeValidator(_sparsity), WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 1})]
 Cap = Annotated[float, BeforeValidator(_cap), WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})]
+Count = Annotated[int, BeforeValidator(_count), WithJsonSchema({"type": "integer", "minimum": 1})]
 Shapes = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_shapes), WithJsonSchema({"type": "array", "items": _SHAPE, "minItems": 1})]

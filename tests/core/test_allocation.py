@@ -82,3 +82,21 @@ def test_a_partition_answers_as_a_stable_sort(values, data):
     expected[np.argsort(values, kind="stable")[:count]] = True
 
     assert (lowest(np.array(values, float), count) == expected).all()
+
+
+def test_rounding_lets_the_best_of_those_that_leave_stay():
+    # 10 channels at 0.5 keep 5; rounded to blocks of 4 they are 8, and of the 5 that would leave the 2 lowest do.
+    assert gone([[5, 1, 9, 2, 8, 3, 7, 4, 6, 10]], sparsity=0.5, round_to=4) == [[1, 3]]
+
+
+def test_rounding_never_asks_for_more_than_there_is():
+    assert gone([[3, 1, 2]], sparsity=0.5, round_to=16) == [[]]
+
+
+def test_heads_round_by_the_channels_that_they_are():
+    # Heads of 4 channels: blocks of 8 channels are 2 heads, so 3 of 6 heads become 4.
+    scored = {"a": Scored(np.arange(6.0), 1, rows=4)}
+
+    keep = allocate(scored, {"a": 0}, parse_config_list([{"sparsity": 0.5, "round_to": 8}]))
+
+    assert np.flatnonzero(~keep["a"]).tolist() == [0, 1]
