@@ -127,6 +127,8 @@ class Pruner(ABC):
             if spec.algorithm not in (None, self.name):
                 asked = f"config_list[{index}].algorithm: {spec.algorithm!r} was asked of {type(self).__name__}, which is {self.name!r}"
                 raise ConfigError(f"{asked}. nnc.compress(model, config_list) takes entries of several algorithms.")
+            if spec.granularity == "head" and self.example_inputs is None:
+                raise ConfigError(f"config_list[{index}].granularity: heads are found by running the model; pass example_inputs=.")
             if spec.round_to is not None and self.granularity == "element":
                 raise ConfigError(f"config_list[{index}].round_to: rounds channels, but {self.name!r} masks single elements.")
         return specs

@@ -26,7 +26,8 @@ def joint_masks(
     `scored` and `governed` are by layer. A group whose layers are asked different sparsities takes the lowest of them.
     """
     groups = Groups(graph)
-    chosen = {number: shared for number, shared in enumerate(groups.shared) if set(shared.layers) <= set(scored)}
+    selected = {number: shared for number, shared in enumerate(groups.shared) if set(shared.layers) <= set(scored)}
+    chosen = {number: shared for number, shared in selected.items() if _is_asked(shared, specs[_gentlest(shared, governed, specs)])}
     scores = {name: layer.scores for name, layer in scored.items()}
     joint = {
         str(number): Scored(groups.scores(shared, scores), groups.weights(shared), shared.rows_of_one) for number, shared in chosen.items()
@@ -34,6 +35,11 @@ def joint_masks(
     spec_of = {str(number): _gentlest(shared, governed, specs) for number, shared in chosen.items()}
     keep = allocate(joint, spec_of, specs)
     return _masks(groups.kept({int(name): ~stays for name, stays in keep.items()}), layers)
+
+
+def _is_asked(shared: Shared, spec: PruneSpec) -> bool:
+    """Tell whether an entry means granules of this kind: a head is several output channels of each projection."""
+    return spec.granularity != "head" or shared.rows_of_one > 1
 
 
 def _gentlest(shared: Shared, governed: Mapping[str, int], specs: Sequence[PruneSpec]) -> int:

@@ -149,6 +149,8 @@ class Plan:
 def _axis_name(member: Member) -> str:
     """Name an axis for a reader: conv1 output channels, conv2 input channels, bn1.weight axis 0."""
     layer, _, parameter = member.tensor.rpartition(".")
+    if parameter == "weight" and member.axis == 0 and member.inner > 1:
+        return f"{layer or 'model'} heads (of {member.inner} channels)"
     role = {("weight", 0): "output channels", ("weight", 1): "input channels", ("bias", 0): "bias"}
     name = role.get((parameter, member.axis))
     return f"{layer or 'model'} {name}" if name else f"{member.tensor} axis {member.axis}"

@@ -10,6 +10,7 @@ The keys are those of NNI 2.10 and of NNI 3; where both have a word for one idea
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 
@@ -42,6 +43,9 @@ class PruneSpec(BaseModel):
     total_sparsity: Sparsity | None = Field(None, description="The fraction of all the entry's weights to REMOVE.")
     max_sparsity_per_layer: Cap | None = Field(None, description="With total_sparsity: the most that one layer may lose.")
     max_sparse_ratio: Cap | None = Field(None, description="NNI 3's word for `max_sparsity_per_layer`.")
+    granularity: Literal["default", "head"] | None = Field(
+        None, description="head: only whole attention heads leave; needs example_inputs. Default: what can leave together."
+    )
     round_to: Count | None = Field(None, description="Keep a multiple of so many channels; fast kernels like 8 or 16.")
 
     @property
@@ -61,7 +65,7 @@ class PruneSpec(BaseModel):
 
     def excluding(self) -> PruneSpec:
         """Return the entry that leaves alone what this one prunes."""
-        amounts = dict.fromkeys((*_PER_LAYER, *_CAPS, "total_sparsity", "round_to"))
+        amounts = dict.fromkeys((*_PER_LAYER, *_CAPS, "total_sparsity", "round_to", "granularity"))
         return self.model_copy(update={**amounts, "exclude": True})
 
     @model_validator(mode="after")

@@ -1,0 +1,58 @@
+"""Attention heads as granules: found by propagation, named in the plan."""
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.allocation import Scored
+from nnc.graph.propagate import propagate
+from nnc.joint import joint_masks
+from nnc_pruning import L1NormPruner
+from nnc_schemas import parse_config_list
+from tests.core.graphs import Pencil, masked
+from tests.core.test_propagate import attention
+
+
+class Layer:
+    def __init__(self, name, **parameters):
+        self.name, self.parameters = name, parameters
+
+
+def attention_and_a_layer() -> Pencil:
+    p = attention(heads=3, width=4)
+    p.output(p.linear(p.relu(p.linear(p.graph.inputs[0], "fc1", 6)), "fc2", 5))
+    return p
+
+
+def masks_of(p: Pencil, **keys):
+    sizes = {"q": 12, "k": 12, "v": 12, "fc1": 6}
+    layers = [Layer(name, weight=p.numbers[f"{name}.weight"].shape, bias=(size,)) for name, size in sizes.items()]
+    scored = {name: Scored(np.arange(size, dtype=float), 5) for name, size in sizes.items()}
+    return joint_masks(p.graph, layers, scored, dict.fromkeys(sizes, 0), parse_config_list([keys]))
+
+
+def test_by_default_heads_leave_attention_and_channels_the_others():
+    masks = masks_of(attention_and_a_layer(), sparsity=0.34)
+
+    assert (~masks["v"]["bias"]).nonzero()[0].tolist() == [0, 1, 2, 3]
+    assert (~masks["fc1"]["bias"]).nonzero()[0].tolist() == [0, 1]
+
+
+def test_head_granularity_leaves_other_layers_alone():
+    masks = masks_of(attention_and_a_layer(), sparsity=0.34, granularity="head")
+
+    assert set(masks) == {"q", "k", "v"}
+
+
+def test_the_plan_speaks_of_heads():
+    p = attention(heads=3, width=4)
+
+    text = str(propagate(p.graph, masked(p, "v", 4, 5, 6, 7)).plan)
+
+    assert text.startswith("q heads (of 4 channels) [1] of 3 leave")
+    assert "o input channels [1] of 3" in text
+
+
+def test_heads_without_example_inputs_are_refused(framework):
+    with pytest.raises(nnc.ConfigError, match=r"config_list\[0\]\.granularity: heads are found by running the model"):
+        L1NormPruner(framework.build("lenet"), [{"op_types": ["Linear"], "granularity": "head", "sparsity": 0.3}])
