@@ -28,7 +28,7 @@ def blueprint(model: nn.Module) -> dict[str, Any] | None:
 
 
 def rebuild(blueprint: Mapping[str, Any]) -> nn.Module:
-    """Return a fresh model, cut as the plans say. Raises StorageError where transformers is missing or has no such class."""
+    """Return a fresh model in inference mode, as from_pretrained does, cut as the plans say. Raises StorageError where transformers is missing or has no such class."""
     try:
         import transformers
 
@@ -42,4 +42,4 @@ def rebuild(blueprint: Mapping[str, Any]) -> nn.Module:
         for reshape in plan.reshapes:
             if reshape.rewrite:
                 rewrite(model, reshape)
-    return model
+    return model.eval()
