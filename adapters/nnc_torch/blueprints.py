@@ -28,7 +28,10 @@ def blueprint(model: nn.Module) -> dict[str, Any] | None:
 
 
 def rebuild(blueprint: Mapping[str, Any]) -> nn.Module:
-    """Return a fresh model in inference mode, as from_pretrained does, cut as the plans say. Raises StorageError where transformers is missing or has no such class."""
+    """Return a fresh model in inference mode, as from_pretrained gives it, cut as the plans say.
+
+    Raises StorageError where transformers is missing or has no such class.
+    """
     try:
         import transformers
 
