@@ -45,3 +45,12 @@ def nnc_register_examples(register: Callable[[str, Callable[[], Any]], None]) ->
 @hookspec
 def nnc_register_files(register: Callable[[str, Callable[[Any], Any]], None]) -> None:
     """Call `register(suffix, load)` for each file format of a framework's own; `load(path) -> model` serves `nnc layers model.keras`."""
+
+
+@hookspec
+def nnc_register_operations(register: Callable[..., None]) -> None:
+    """Call `register(op, rule, transfer=None)` for an operation that nnc does not know; `op` is the name under which it is reported.
+
+    `rule(node, axes)` states which axes belong together (nnc/graph/axes.py) and must pin what the operation sums over or mixes;
+    `transfer(node, values)` says where zeros and constants pass (nnc/graph/values.py). `nnc.testing.check_rule` tries a rule.
+    """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Record = TypeVar("Record")
 
 #: The first name of a class's module -> the extra that brings the framework of its instances.
-_PACKAGES = {"torch": "torch", "keras": "tensorflow", "tf_keras": "tensorflow", "tensorflow": "tensorflow"}
+_PACKAGES = {"torch": "torch", "keras": "tensorflow", "tf_keras": "tensorflow", "tensorflow": "tensorflow", "onnx": "onnx"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,15 @@ class Algorithm:
 
 
 @dataclass(frozen=True)
+class Operation:
+    """What a plug-in knows of an operation: its rule over axes, and how values pass it (None: nothing is known behind it)."""
+
+    rule: Callable[[Any, Any], None]
+    transfer: Callable[[Any, Any], None] | None
+    plugin: str
+
+
+@dataclass(frozen=True)
 class Registry:
     """What a set of plug-ins has registered."""
 
@@ -68,6 +77,7 @@ class Registry:
     demos: dict[str, Callable[[], Any]]
     examples: dict[str, Callable[[], tuple[Any, Any]]]
     files: dict[str, Callable[[Any], Any]]
+    operations: dict[str, Operation]
 
 
 def adapter_for(model: Any) -> Adapter:
@@ -121,11 +131,16 @@ def collect(manager: pluggy.PluginManager) -> Registry:
         dict(_answers(manager, "nnc_register_demos", lambda plugin, framework, load: (framework, load))),
         dict(_answers(manager, "nnc_register_examples", lambda plugin, framework, build: (framework, build))),
         dict(_answers(manager, "nnc_register_files", lambda plugin, suffix, load: (suffix, load))),
+        dict(_answers(manager, "nnc_register_operations", _operation)),
     )
 
 
 def _framework(plugin: str, framework: str, *, recognises: Any, load: Any, extra: str) -> Framework:
     return Framework(framework, recognises, load, extra, plugin)
+
+
+def _operation(plugin: str, op: str, rule: Any, transfer: Any = None) -> tuple[str, Operation]:
+    return op, Operation(rule, transfer, plugin)
 
 
 def _algorithm(plugin: str, cls: type[Pruner]) -> Algorithm:

@@ -21,9 +21,12 @@ from nnc.algorithm import Pruner
 from nnc.allocation import count_of
 from nnc.arrays import to_numpy
 from nnc.errors import MissingFramework
+from nnc.fuzz import check_rule
 from nnc.graph.ir import Array
 from nnc.masks import complete, from_kept, normalise
 from nnc.registry import adapter_for, registry
+
+__all__ = ["check_adapter", "check_pruner", "check_rule"]
 
 #: What the contracts ask of the example networks: a third of every layer, which divides few layers evenly.
 CONFIG: list[dict[str, Any]] = [{"sparsity": 0.3}]

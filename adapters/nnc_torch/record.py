@@ -36,7 +36,7 @@ def operation(func: Any) -> Operation:
     arguments = {a.name: (i, a.default_value if a.has_default_value() else None) for i, a in enumerate(schema.arguments)}
     written = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
     views = not written and any(r.alias_info is not None for r in schema.returns)
-    return Operation(f"aten.{schema.name.removeprefix('aten::')}", arguments, written, views)
+    return Operation(schema.name.replace("aten::", "aten."), arguments, written, views)
 
 
 class Call:

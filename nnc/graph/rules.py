@@ -25,11 +25,21 @@ def constrain(graph: Graph) -> Axes:
         axes.pin_all(tensor, "an output of the model")
     for node in graph.nodes:
         try:
-            RULES.get(node.kind, unknown)(node, axes)
+            _rule(node)(node, axes)
             _whole_numbers(node, axes)
         except ValueError as error:
             raise ValueError(f"{node.place} was recorded as {node.kind!r}, which does not fit: {error}") from error
     return axes
+
+
+def _rule(node: Node) -> Rule:
+    """Return the rule of a node's kind; for an unknown operation, a plug-in's if there is one."""
+    from nnc.registry import registry
+
+    if node.kind in RULES and node.kind != "unknown":
+        return RULES[node.kind]
+    own = registry().operations.get(node.op)
+    return own.rule if own else unknown
 
 
 def _whole_numbers(node: Node, axes: Axes) -> None:
@@ -59,6 +69,12 @@ def unknown(node: Node, axes: Axes) -> None:
 def same(node: Node, axes: Axes) -> None:
     x, y = _main(node)
     axes.eq_all(axes[x], axes[y])
+
+
+def identity(node: Node, axes: Axes) -> None:
+    same(node, axes)
+    for number in node.attrs.get("fixed", ()):
+        axes.pin(axes[node.outputs[0]][number], f"{node.place} holds a number that was computed from its size")
 
 
 def binary(node: Node, axes: Axes) -> None:
@@ -255,7 +271,7 @@ def embedding(node: Node, axes: Axes) -> None:
 
 
 RULES: dict[str, Rule] = {
-    "identity": same,
+    "identity": identity,
     "pointwise": same,
     "binary": binary,
     "linear": linear,

@@ -78,10 +78,18 @@ def analyse(graph: Graph, masks: Mapping[str, Array]) -> Values:
     """Return the values of a graph whose parameters are seen through `masks` ({parameter path: boolean array})."""
     values = Values(masks)
     for node in graph.nodes:
-        transfer = TRANSFER.get(node.kind)
+        transfer = TRANSFER.get(node.kind) or _own_transfer(node)
         if transfer is not None:
             transfer(node, values)
     return values
+
+
+def _own_transfer(node: Node) -> Callable[[Node, Values], None] | None:
+    """Return how values pass an unknown operation, where a plug-in says so."""
+    from nnc.registry import registry
+
+    own = registry().operations.get(node.op) if node.kind == "unknown" else None
+    return own.transfer if own else None
 
 
 def _single(node: Node) -> tuple[Tensor, Tensor]:
