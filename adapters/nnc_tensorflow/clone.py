@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from nnc.graph.plan import Plan
+from nnc_tensorflow import attention
 from nnc_tensorflow.names import is_graph, is_ops_reshape, named_layers, named_operations, own_variables
 from nnc_tensorflow.surgery import Cut
 
@@ -36,12 +37,13 @@ def cloned(model: keras.Model, cut: Mapping[str, Cut], plan: Plan) -> keras.Mode
     names = {id(part): name for name, part in (*layers.items(), *named_operations(layers).items())}
 
     def rebuilt(part: keras.Operation) -> keras.Operation:
-        return part.__class__.from_config(_edited(part, names.get(id(part), ""), cut, plan))
+        return part.__class__.from_config(_edited(part, names, cut, plan))
 
     with _uncompiled(model):
         small = keras.models.clone_model(model, _inputs(model), rebuilt)
     if not small.built:
         small.build(model.input_shape)
+    _order(model, small)
     _fill(model, small, cut)
     return small
 
@@ -72,8 +74,9 @@ def _uncompiled(model: keras.Model) -> Iterator[None]:
             part.__dict__["compiled"] = True
 
 
-def _edited(layer: keras.Operation, name: str, cut: Mapping[str, Cut], plan: Plan) -> dict[str, Any]:
+def _edited(layer: keras.Operation, names: Mapping[int, str], cut: Mapping[str, Cut], plan: Plan) -> dict[str, Any]:
     """Return the config of a layer, or of an operation of a Functional model, in the small model."""
+    name = names.get(id(layer), "")
     config: dict[str, Any] = layer.get_config()
     config.pop("build_config", None)
     if name in cut:
@@ -84,8 +87,24 @@ def _edited(layer: keras.Operation, name: str, cut: Mapping[str, Cut], plan: Pla
         elif is_ops_reshape(layer):
             config["newshape"] = reshape.new
     if isinstance(layer, keras.layers.EinsumDense) and name in cut:
-        config["output_shape"] = (*layer.partial_output_shape[:-1], cut[name].weights["kernel"].shape[-1])
+        config["output_shape"] = cut[name].sizes.get("partial_output_shape", layer.partial_output_shape)
+    if attention.is_attention(layer):
+        projections = {name: cut[names[id(getattr(layer, name))]].weights["kernel"].shape for name in attention.PROJECTIONS}
+        config |= attention.config(layer, projections)
     return config
+
+
+def _order(model: keras.Model, small: keras.Model) -> None:
+    """Let the clone run its layers in the model's order: Keras picks one of those that the graph allows, not always the same."""
+    old, new = (getattr(each, "_functional", None) or each for each in (model, small))
+    for depth, nodes in old._nodes_by_depth.items():
+        place = {_call(node): number for number, node in enumerate(nodes)}
+        new._nodes_by_depth[depth].sort(key=lambda node: place.get(_call(node), -1))
+
+
+def _call(node: Any) -> tuple[str, int]:
+    """Return a call of a layer by the layer's name and the number of the call."""
+    return node.operation.name, node.operation._inbound_nodes.index(node)
 
 
 def _fill(model: keras.Model, small: keras.Model, cut: Mapping[str, Cut]) -> None:

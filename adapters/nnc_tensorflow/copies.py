@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.utils import tracking
+from keras.src.utils.backend_utils import DynamicBackend  # stands for a module, in the layers that prepare data
 from tensorflow.python.trackable.base import TrackableReference  # no public name leads to it
 
 from nnc.errors import ModelError
@@ -52,6 +53,7 @@ def copied(model: keras.Layer, cut: Mapping[str, Cut], plan: Plan) -> keras.Laye
     shells = [(part, _shell(part)) for part in _parts(model)]
     memo |= {id(part): shell for part, shell in shells}
     memo |= {id(module): module for module in sys.modules.values()}  # an attribute may hold one; deepcopy fails on it
+    memo |= {id(value): value for part, _ in shells for _, value in _state(part) if isinstance(value, DynamicBackend)}
     memo[id(tf.distribute.get_strategy())] = tf.distribute.get_strategy()  # a singleton
     for part, shell in shells:
         for name, value in _state(part):

@@ -82,7 +82,7 @@ def children(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
     for path, value in _attributes(layer):
         if isinstance(value, keras.Layer) and not isinstance(value, keras.Metric):
             seen.add(id(value))
-            yield path, value
+            yield _public(layer, path), value
     # Layers that the attributes do not show, as those inside a foreign object, are tracked all the same.
     yield from ((child.name, child) for child in layer._layers if id(child) not in seen)
 
@@ -97,7 +97,7 @@ def own_variables(layer: keras.Layer) -> dict[str, keras.Variable]:
 
 
 def _public(layer: keras.Layer, path: str) -> str:
-    """Return `kernel` for `_kernel` where the class has a property of that name, as Dense has."""
+    """Return `kernel` for `_kernel`, `query_dense` for `_query_dense`, where the class has a property of that name."""
     return path[1:] if path.startswith("_") and isinstance(getattr(type(layer), path[1:], None), property) else path
 
 

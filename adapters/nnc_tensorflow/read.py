@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from nnc.graph.ir import Array, Graph, Node, Shape, Tensor, constant
 from nnc_tensorflow.layers import KerasLayer
-from nnc_tensorflow.layouts import Layout
+from nnc_tensorflow.layouts import LINEAR, Layout
 from nnc_tensorflow.names import MASKS
 from nnc_tensorflow.trace import Recording
 
@@ -37,6 +37,14 @@ class Parameter:
 
 
 Reading = Callable[["Reader", Any], None]
+
+
+def _as_matrix(parameter: Parameter) -> Shape | None:
+    """Return the shape (in, out) of a kernel whose axes Keras keeps apart, inputs first; None for any other parameter."""
+    layout = parameter.layout
+    made = layout.runs[0]
+    in_order = (*range(len(parameter.native) - made, len(parameter.native)), *range(len(parameter.native) - made))
+    return parameter.tensor.shape[::-1] if len(layout.runs) == 2 and layout.permutation == in_order else None
 
 
 class Reader:
@@ -99,6 +107,11 @@ class Reader:
             self.values[out.ref()] = constant(value)
         return True
 
+    @property
+    def owner(self) -> Any:
+        """The layer, or the operation of a Functional model, in whose call the operation that is being read was made."""
+        return self.recording.layers.get(self.recording.owners.get(self._op.name, ""))
+
     def is_mask(self, given: Any) -> bool:
         """Tell whether one of TensorFlow's tensors is a mask that nnc put over a parameter."""
         return given.ref() in self._masks
@@ -116,9 +129,17 @@ class Reader:
         return value if isinstance(value, Parameter) else None
 
     def view(self, op: Any) -> bool:
-        """Take an operation that only adds or drops axes of size 1 of a parameter as a view of it. False where it is something else."""
+        """Take an operation that only adds or drops axes of size 1 of a parameter as a view of it. False where it is something else.
+
+        A kernel (in, heads, dim) seen as (in, heads * dim) is the matrix that it stands for.
+        """
         parameter, shape = self.parameter(op.inputs[0]), shape_of(op.outputs[0])
-        if parameter is None or [n for n in shape if n != 1] != [n for n in parameter.native if n != 1]:
+        if parameter is None:
+            return False
+        if parameter.layout.regroups and not parameter.squeezed and shape == _as_matrix(parameter):
+            self.values[op.outputs[0].ref()] = Parameter(parameter.tensor, LINEAR, shape, shape)
+            return True
+        if [n for n in shape if n != 1] != [n for n in parameter.native if n != 1]:
             return False
         self.values[op.outputs[0].ref()] = replace(parameter, view=shape)
         return True
@@ -136,9 +157,8 @@ class Reader:
     def _native(self, parameter: Parameter) -> Tensor:
         """Emit the way from the canonical orientation to Keras' own."""
         tensor, layout = parameter.tensor, parameter.layout
-        if layout.depthwise:
-            turned = tuple(parameter.native[axis] for axis in layout.permutation)
-            tensor = self.step("reshape", tensor, turned)
+        if layout.regroups:
+            tensor = self.step("reshape", tensor, layout.turned(parameter.native))
         if layout.permutation != tuple(range(len(layout.permutation))):
             tensor = self.step("transpose", tensor, parameter.native, permutation=layout.inverse)
         return self.step("reshape", tensor, parameter.view) if parameter.squeezed else tensor

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnc_tensorflow.read import Reader, Reading, evaluation, shape_of, static, unknown
+from nnc_tensorflow.read_biases import takes_bias
 
 _FUNCTIONS = """
     Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Digamma Elu Erf Erfc Erfinv Exp Expm1 Floor Inv IsFinite IsInf IsNan LeakyRelu
@@ -47,6 +48,8 @@ def binary(reader: Reader, op: Any) -> None:
     if op.type == "Mul" and any(reader.is_mask(given) for given in op.inputs):
         parameter = next(given for given in op.inputs if not reader.is_mask(given))
         reader.values[op.outputs[0].ref()] = reader.values[parameter.ref()]
+        return
+    if _BINARY[op.type] == "add" and takes_bias(reader, op):
         return
     given = [reader.tensor(value) for value in op.inputs]
     reader.emit("binary", op, given, {"function": _BINARY[op.type]}, evaluation(op))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nnc.graph.ir import Tensor
-from nnc_tensorflow.layouts import Layout
+from nnc_tensorflow.attention import is_attention
+from nnc_tensorflow.layouts import LINEAR
 from nnc_tensorflow.read import Parameter, Reader, Reading, shape_of, static, unknown
+from nnc_tensorflow.read_biases import takes_bias
 
 
 def mat_mul(reader: Reader, op: Any) -> None:
@@ -18,7 +20,7 @@ def mat_mul(reader: Reader, op: Any) -> None:
     if parameter is None or turn_x or len(parameter.native) != 2 or parameter.squeezed or reader.parameter(x) is not None:
         _plain_product(reader, op, turn_x, turn_weight)
         return
-    out_in = parameter.layout == Layout((1, 0))  # the canonical orientation is (out, in) and Keras' is (in, out)
+    out_in = parameter.layout == LINEAR  # the canonical orientation is (out, in) and Keras' is (in, out)
     given = reader.tensor(x)
     canonical = parameter.tensor if out_in != turn_weight else _turned(reader, parameter.tensor)
     reader.emit("linear", op, (given, canonical, None))
@@ -26,7 +28,14 @@ def mat_mul(reader: Reader, op: Any) -> None:
 
 def _plain_product(reader: Reader, op: Any, turn_a: bool, turn_b: bool) -> None:
     a, b = (reader.tensor(given) for given in op.inputs)
-    reader.emit("matmul", op, (_turned(reader, a) if turn_a else a, _turned(reader, b) if turn_b else b))
+    reader.emit("matmul", op, (fixed_width(reader, _turned(reader, a) if turn_a else a), _turned(reader, b) if turn_b else b))
+
+
+def fixed_width(reader: Reader, x: Tensor) -> Tensor:
+    """Pin what a product within Keras' own attention sums over: the scale of the scores is one number, for that width."""
+    if not is_attention(reader.owner):
+        return x
+    return reader.step("identity", x, x.shape, fixed=(len(x.shape) - 1,))
 
 
 def _turned(reader: Reader, x: Tensor) -> Tensor:
@@ -104,6 +113,8 @@ def _padded(op: Any, x: tuple[int, ...], kernel: tuple[int, ...], out: tuple[int
 
 def bias_add(reader: Reader, op: Any) -> None:
     """A vector added along the channels: from the right where they come last, else as (C, 1, 1)."""
+    if takes_bias(reader, op):
+        return
     x, bias = (reader.tensor(given) for given in op.inputs)
     behind = len(x.shape) - 2 if op.get_attr("data_format") == b"NCHW" else 0
     if behind:

@@ -10,6 +10,7 @@ import numpy as np
 from nnc.graph.ir import Tensor
 from nnc_tensorflow.names import is_ops_reshape
 from nnc_tensorflow.read import Reader, Reading, shape_of, static, unknown
+from nnc_tensorflow.read_products import fixed_width
 
 
 def reshape(reader: Reader, op: Any) -> None:
@@ -22,7 +23,7 @@ def reshape(reader: Reader, op: Any) -> None:
 
 def _sizes(reader: Reader, op: Any) -> tuple[int, ...] | None:
     """Return a reshape's sizes as written: in a `layers.Reshape`, in a Functional model's `ops.reshape`, in a user's `call`."""
-    owner = reader.recording.layers[reader.recording.owners.get(op.name, "")]
+    owner = reader.owner
     out = shape_of(op.outputs[0])
     if isinstance(owner, keras.layers.Reshape):
         return (out[0], *owner.target_shape)
@@ -186,7 +187,7 @@ def einsum(reader: Reader, op: Any) -> None:
         return
     x, y = (reader.tensor(given) for given in op.inputs)
     size = dict(zip(a, x.shape, strict=True)) | dict(zip(b, y.shape, strict=True))
-    left_side = _arranged(reader, x, a, (batch, rows, summed), size)
+    left_side = fixed_width(reader, _arranged(reader, x, a, (batch, rows, summed), size))
     right_side = _arranged(reader, y, b, (batch, summed, columns), size)
     shape = (*left_side.shape[:-1], right_side.shape[-1])
     product = reader.join("matmul", (left_side, right_side), shape)

@@ -9,7 +9,8 @@ import keras
 
 from nnc.graph.ir import Array, Shape
 from nnc.graph.plan import Plan
-from nnc_tensorflow.layouts import is_a
+from nnc_tensorflow.attention import follow_projections, is_attention
+from nnc_tensorflow.layouts import is_a, linear_einsum
 from nnc_tensorflow.names import is_ops_reshape
 from nnc_tensorflow.surgery import Cut
 
@@ -18,6 +19,8 @@ def follow_weights(old: keras.Layer, layer: keras.Layer, cut: Cut | None, plan: 
     """Bring one copied layer in step with its cut weights. The input's width follows from the kernel."""
     follow_plan(layer, plan, name)
     layer.__dict__.update({size.attribute: size.new for size in plan.sizes if size.layer == name and size.attribute in layer.__dict__})
+    if is_attention(layer):
+        follow_projections(layer)
     if cut is None:
         return
     if cut.new_bias and "bias" not in own(old):
@@ -52,6 +55,8 @@ def _give_bias(layer: keras.Layer, numbers: Array) -> None:
 
 def _follow_input(layer: keras.Layer, cut: Cut) -> None:
     """Set the size of the channel axis in the layer's input spec and build shapes, for the kinds of layers that check it."""
+    if linear_einsum(layer):
+        _follow_einsum_input(layer, cut.weights["kernel"].shape)
     width = _input_width(layer, cut)
     if width is None:
         return
@@ -65,6 +70,15 @@ def _follow_input(layer: keras.Layer, cut: Cut) -> None:
         layer.__dict__["_build_shapes_dict"] = {key: _resized(shape, axis, width) for key, shape in shapes.items()}
 
 
+def _follow_einsum_input(layer: keras.Layer, kernel: Shape) -> None:
+    """Note the new sizes of the axes that the kernel sums over; they come last in the input."""
+    einsum = linear_einsum(layer)
+    shapes = layer.__dict__.get("_build_shapes_dict")
+    if einsum is not None and shapes:
+        summed = tuple(einsum.sizes(kernel)[letter] for letter in einsum.summed)
+        layer.__dict__["_build_shapes_dict"] = {key: (*shape[: -len(summed)], *summed) for key, shape in shapes.items()}
+
+
 def _resized(shape: Shape, axis: int, width: int) -> Shape:
     if not isinstance(shape, (tuple, list)) or any(isinstance(size, (tuple, list)) for size in shape):
         return shape
@@ -74,7 +88,7 @@ def _resized(shape: Shape, axis: int, width: int) -> Shape:
 
 
 def _channel_axis(layer: keras.Layer) -> int:
-    if isinstance(layer, keras.layers.BatchNormalization):
+    if isinstance(layer, (keras.layers.BatchNormalization, keras.layers.GroupNormalization)):
         return int(layer.axis)
     return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
 
@@ -85,6 +99,8 @@ def _input_width(layer: keras.Layer, cut: Cut) -> int | None:
         return len(weights["moving_mean"])
     if is_a(layer, ("SeparableConv1D", "SeparableConv2D")):
         return int(weights["depthwise_kernel"].shape[-2])
+    if isinstance(layer, keras.layers.GroupNormalization):
+        return next((len(vector) for vector in weights.values()), None)
     if "kernel" not in weights:
         return None
     kernel = weights["kernel"].shape

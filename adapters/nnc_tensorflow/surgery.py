@@ -11,10 +11,10 @@ import numpy as np
 
 from nnc.adapter import Masks
 from nnc.errors import SpeedupError
-from nnc.graph.ir import Array
+from nnc.graph.ir import Array, Shape
 from nnc.graph.plan import Plan
 from nnc_tensorflow.layers import KerasLayer
-from nnc_tensorflow.layouts import is_a
+from nnc_tensorflow.layouts import is_a, linear_einsum
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ def _held_sizes(layer: keras.Layer, weights: Mapping[str, Array]) -> dict[str, A
         return {"filters": weights["pointwise_kernel"].shape[-1], "depth_multiplier": weights["depthwise_kernel"].shape[-1]}
     if is_a(layer, ("Embedding",)):
         return {"input_dim": weights["embeddings"].shape[0], "output_dim": weights["embeddings"].shape[1]}
+    if is_a(layer, ("GroupNormalization",)):
+        return _groups(layer, weights)
     if kernel is None:
         return {}
     if is_a(layer, ("DepthwiseConv1D", "DepthwiseConv2D")):
@@ -118,4 +120,22 @@ def _held_sizes(layer: keras.Layer, weights: Mapping[str, Array]) -> dict[str, A
         return {"filters": kernel.shape[-1]}
     if is_a(layer, ("Dense",)):
         return {"units": kernel.shape[-1]}
-    return {}
+    return _einsum_sizes(layer, kernel.shape)
+
+
+def _groups(layer: keras.Layer, weights: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the number of groups of a GroupNormalization: whole groups leave, the width of one stays."""
+    attribute, new = next(iter(weights.items()))
+    width = int(getattr(layer, attribute).shape[0]) // int(layer.groups)
+    return {"groups": len(new) // width}
+
+
+def _einsum_sizes(layer: keras.Layer, kernel: Shape) -> dict[str, Any]:
+    """Return the output shape that an EinsumDense holds, with the sizes of the axes that its kernel makes."""
+    einsum = linear_einsum(layer)
+    if einsum is None:
+        return {}
+    sizes = einsum.sizes(kernel)
+    held = layer.partial_output_shape
+    letters = einsum.made[-len(held) :]
+    return {"partial_output_shape": tuple(sizes.get(letter, size) for letter, size in zip(letters, held, strict=True))}

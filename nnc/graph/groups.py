@@ -56,7 +56,7 @@ class Groups:
         rows: dict[int, list[tuple[str, Factor]]] = {}
         for tensor, axis, factor in self._bound:
             classes = self._labels.classes(factor)
-            if axis == 0 and len(tensor.shape) > 1:
+            if axis == 0 and _is_weight(tensor):
                 for group in np.unique(signature[classes[free[classes]]]):
                     rows.setdefault(int(group), []).append((tensor.name, factor))
         for group, found in rows.items():
@@ -77,7 +77,7 @@ class Groups:
     def pinned(self) -> Iterator[tuple[str, int, str]]:
         """Yield (layer, output channels, reason) for what must stay, per layer and reason."""
         for tensor, axis, factor in self._bound:
-            if axis == 0 and len(tensor.shape) > 1:
+            if axis == 0 and _is_weight(tensor):
                 reasons = self._reason[self._labels.classes(factor)]
                 for number, count in zip(*np.unique(reasons[reasons >= 0], return_counts=True), strict=True):
                     yield tensor.name.rpartition(".")[0], int(count), self._why[number]
@@ -117,6 +117,11 @@ class Groups:
             for tensor, axis, factor in self._bound
             if axis == 0 and _produces(tensor) and dead[self._labels.classes(factor)].any()
         }
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    """Tell whether a parameter is what a pruner scores, so not the depthwise half of a separable convolution, nor a table of its own."""
+    return len(tensor.shape) > 1 and tensor.name.rpartition(".")[2] == "weight"
 
 
 def _produces(tensor: Tensor) -> bool:

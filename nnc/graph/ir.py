@@ -5,7 +5,7 @@ in it in the canonical orientation `(out, in, *kernel)`, whatever the framework 
 graph, and so the same plan, everywhere. Two adapters that speak of one convolution:
 
     torch   aten.convolution(x, w, b)      Node("conv", (x, w, b), channel_axis=1)
-    Keras   Conv2D, then BiasAdd           Node("conv", (x, w), channel_axis=3), Node("binary", (y, b))
+    Keras   Conv2D, then BiasAdd           Node("conv", (x, w, b), channel_axis=3)
 
 `KINDS` below is the whole vocabulary. An operation that fits none of them is "unknown": it pins everything that it touches.
 """
@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 
 #: kind -> (inputs, attributes). Axes are non-negative; `None` stands for an input that is absent.
 KINDS: Mapping[str, str] = {
-    "identity": "(x): the same numbers, as dropout in inference, a cast or a copy",
+    "identity": "(x): the same numbers, as dropout in inference, a cast or a copy; fixed: axes whose size cannot follow, if any",
     "pointwise": "(x): one function of each element; `evaluate(x)` computes it",
     "binary": "(a, b): elementwise with broadcasting; function: add, sub, mul, div or other; `evaluate(a, b)` computes it",
     "linear": "(x, weight, bias or None): x (..., in), weight (out, in)",

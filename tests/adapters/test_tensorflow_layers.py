@@ -55,7 +55,9 @@ def test_a_model_within_a_model_prefixes_its_layers():
     [
         (layers.Dense(5), (7,), ("Linear", "Dense"), (5, 7)),
         (layers.EinsumDense("abc,cd->abd", (None, 5)), (3, 7), ("Linear", "EinsumDense"), (5, 7)),
-        (layers.EinsumDense("abc,cde->abde", (None, 5, 2)), (3, 7), ("EinsumDense",), (7, 5, 2)),
+        (layers.EinsumDense("abc,cde->abde", (None, 5, 2)), (3, 7), ("Linear", "EinsumDense"), (10, 7)),
+        (layers.EinsumDense("abcd,cde->abe", (None, 5)), (3, 4, 7), ("Linear", "EinsumDense"), (5, 28)),
+        (layers.EinsumDense("abc,bcd->abd", (3, 5)), (3, 7), ("EinsumDense",), (3, 7, 5)),
         (layers.Conv1D(5, 3), (9, 7), ("Conv1d", "Conv1D"), (5, 7, 3)),
         (layers.Conv2D(6, (3, 2), groups=2), (9, 9, 4), ("Conv2d", "Conv2D"), (6, 2, 3, 2)),
         (layers.Conv3D(5, 3), (9, 9, 9, 7), ("Conv3d", "Conv3D"), (5, 7, 3, 3, 3)),
