@@ -25,6 +25,22 @@ T = TypeVar("T", torch.Tensor, np.ndarray)
 NEUTRAL: Mapping[str, str] = MappingProxyType({"MultiheadAttention": "MultiHeadAttention"})
 
 
+#: What nn.MultiheadAttention calls the weight and the bias of its queries, keys and values, and what they are here.
+_PACKED: Mapping[str, str] = MappingProxyType({"in_proj_weight": "weight", "in_proj_bias": "bias"})
+
+
+def public(module: nn.Module, parameter: str) -> str:
+    """Return the canonical name of a module's parameter; most are torch's own."""
+    return _PACKED.get(parameter, parameter) if isinstance(module, nn.MultiheadAttention) else parameter
+
+
+def private(module: nn.Module, parameter: str) -> str:
+    """Return torch's name of a module's parameter, given the canonical one."""
+    if isinstance(module, nn.MultiheadAttention):
+        return next((own for own, name in _PACKED.items() if name == parameter), parameter)
+    return parameter
+
+
 def swapped(array: T, groups: int) -> T:
     """Return `(in, out / groups, *kernel)` as `(out, in / groups, *kernel)`, or that the other way round: it is its own inverse."""
     rows, columns, *kernel = array.shape
@@ -79,6 +95,8 @@ def type_names(module: nn.Module) -> tuple[str, ...]:
 
 def is_prunable(module: nn.Module) -> bool:
     """Say whether the first axis of a module's canonical weight is its output channels."""
+    if isinstance(module, nn.MultiheadAttention):
+        return module.in_proj_weight is not None
     return isinstance(module, nn.Linear | _ConvNd) or is_transformers_linear(module)
 
 
@@ -104,6 +122,20 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
             children = [(join(path, name), child) for name, child in module._modules.items() if child is not None]
             waiting += [(name, child) for name, child in reversed(children) if not name.endswith("parametrizations")]
+
+
+def numbers_of(model: nn.Module) -> dict[str, dict[str, int]]:
+    """Return the whole numbers above 1 that modules of the user's own classes note in attributes, by layer."""
+    held = ((layer, _numbers_in(module)) for layer, module in layers_of(model))
+    return {layer: numbers for layer, numbers in held if numbers}
+
+
+def _numbers_in(module: nn.Module) -> dict[str, int]:
+    if isinstance(module, nn.MultiheadAttention):
+        return {"num_heads": module.num_heads}
+    if type(module).__module__.startswith("torch.nn."):
+        return {}  # `surgery` sets those from the parameters
+    return {name: value for name, value in vars(module).items() if type(value) is int and value > 1}
 
 
 def join(layer: str, parameter: str) -> str:
@@ -133,11 +165,11 @@ class TorchLayer:
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
         stored = stored_parameters(self.module).items()
-        return {name: tuple(canonical(self.module, name, tensor.detach()).shape) for name, tensor in stored}
+        return {public(self.module, name): tuple(canonical(self.module, name, tensor.detach()).shape) for name, tensor in stored}
 
     @property
     def native(self) -> dict[str, str]:
-        return {name: name for name in stored_parameters(self.module)}
+        return {name: public(self.module, name) for name in stored_parameters(self.module)}
 
     @property
     def ops(self) -> Any:
@@ -149,11 +181,11 @@ class TorchLayer:
 
     @property
     def bias(self) -> torch.Tensor | None:
-        return self._effective("bias") if "bias" in stored_parameters(self.module) else None
+        return self._effective("bias") if private(self.module, "bias") in stored_parameters(self.module) else None
 
     def canonical(self, parameter: str, array: np.ndarray) -> np.ndarray:
         return canonical(self.module, parameter, np.asarray(array))
 
     @torch.no_grad()
     def _effective(self, parameter: str) -> torch.Tensor:
-        return canonical(self.module, parameter, getattr(self.module, parameter).detach())
+        return canonical(self.module, parameter, getattr(self.module, private(self.module, parameter)).detach())

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from nnc.adapter import Masks
-from nnc_torch.layers import canonical, layers_of, native, parametrizations, stored_parameters
+from nnc_torch.layers import canonical, layers_of, native, parametrizations, private, public, stored_parameters
 
 
 class Mask(nn.Module):
@@ -41,7 +41,7 @@ def masks_of(model: nn.Module) -> Masks:
     """Return the masks on a model, in canonical shapes."""
     found: Masks = {}
     for layer, module, parameter, mask in _masked(model):
-        found.setdefault(layer, {})[parameter] = canonical(module, parameter, mask.keep).cpu().numpy()
+        found.setdefault(layer, {})[public(module, parameter)] = canonical(module, parameter, mask.keep).cpu().numpy()
     return found
 
 
@@ -75,7 +75,8 @@ def native_masks(model: nn.Module, masks: Masks) -> dict[int, torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     for layer, module in layers_of(model) if masks else ():
         stored = stored_parameters(module)
-        for parameter, mask in masks.get(layer, {}).items():
+        for name, mask in masks.get(layer, {}).items():
+            parameter = private(module, name)
             tensor = stored[parameter]
             keep = torch.from_numpy(np.ascontiguousarray(native(module, parameter, np.asarray(mask, bool)))).to(tensor.device)
             if keep.shape != tensor.shape:

@@ -20,8 +20,9 @@ from nnc.adapter import Masks
 from nnc.errors import SpeedupError
 from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
+from nnc_torch import multihead
 from nnc_torch.copies import copied
-from nnc_torch.layers import canonical, is_transformers_linear, join, layers_of, native
+from nnc_torch.layers import canonical, is_transformers_linear, join, layers_of, native, private, public
 from nnc_torch.masks import native_masks, unmasked
 from nnc_torch.trace import memory
 
@@ -65,7 +66,7 @@ def _stored(model: nn.Module) -> list[Stored]:
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None:
                 item = found.setdefault(memory(tensor), Stored(tensor, module, name))
-                item.paths.append(join(layer, name))
+                item.paths.append(join(layer, public(module, name)))
                 item.objects.append(tensor)
     return list(found.values())
 
@@ -79,7 +80,8 @@ def _new_biases(model: nn.Module, plan: Plan) -> dict[str, tuple[int, ...]]:
     found = {}
     for layer in plan.biases:
         module = model.get_submodule(layer)
-        found[join(layer, "bias")] = tuple(canonical(module, "weight", module.weight.detach()).shape[:1])
+        weight = private(module, "weight")
+        found[join(layer, "bias")] = tuple(canonical(module, weight, getattr(module, weight).detach()).shape[:1])
     return found
 
 
@@ -136,12 +138,15 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 
 def _add_bias(module: nn.Module, bias: Array) -> None:
-    weight = module.weight
-    module.bias = nn.Parameter(torch.as_tensor(bias, dtype=weight.dtype, device=weight.device), weight.requires_grad)
+    weight = getattr(module, private(module, "weight"))
+    new = nn.Parameter(torch.as_tensor(bias, dtype=weight.dtype, device=weight.device), weight.requires_grad)
+    setattr(module, private(module, "bias"), new)
 
 
 def _follow(module: nn.Module) -> None:
     """Set the sizes that torch's modules note in attributes to those of their parameters."""
+    if isinstance(module, nn.MultiheadAttention):
+        multihead.follow(module)
     for attribute, size in _sizes(module).items():
         if getattr(module, attribute, size) != size:
             setattr(module, attribute, size)
@@ -149,6 +154,9 @@ def _follow(module: nn.Module) -> None:
 
 def _sizes(module: nn.Module) -> dict[str, Any]:
     weight = module._parameters.get("weight")
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        first = module._parameters.get("weight_ih_l0", module._parameters.get("weight_ih"))
+        return {} if first is None else {"input_size": first.shape[1]}
     if isinstance(module, _NormBase):
         vector = weight if weight is not None else module._buffers.get("running_mean")
         return {} if vector is None else {"num_features": vector.shape[0]}

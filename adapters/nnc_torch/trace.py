@@ -15,7 +15,7 @@ from nnc.adapter import Masks, Trace
 from nnc.errors import NncError, TraceError
 from nnc.graph.ir import Graph, Node, Tensor
 from nnc_torch.inference import arguments, inference, tensors_in, to_numpy
-from nnc_torch.layers import canonical, join, layers_of, swap_groups
+from nnc_torch.layers import canonical, join, layers_of, numbers_of, public, swap_groups
 from nnc_torch.literals import Literals
 from nnc_torch.masks import native_masks, unmasked
 from nnc_torch.places import Places
@@ -27,7 +27,7 @@ from nnc_torch.values import Slot, Values
 def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
     """Return the graph of one forward pass and its outputs; the model is as before afterwards."""
     args, kwargs = arguments(model, example_inputs)
-    graph = Graph()
+    graph = Graph(numbers=numbers_of(model))
     values = Values(graph)
     with unmasked(model), inference(model), _composed_attention():
         _note_parameters(model, values)
@@ -35,6 +35,7 @@ def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
             graph.inputs.append(_note_input(tensor, values))
         recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS, native_masks(model, masks))
         outputs = _recorded(model, args, kwargs, recorder)
+        _pin_recurrences(model, values)
         tensors = list(tensors_in(outputs))
         graph.outputs = [values.read(tensor) for tensor in tensors]
         return Trace(graph, tuple(to_numpy(tensor) for tensor in tensors))
@@ -83,7 +84,7 @@ def _note_parameters(model: nn.Module, values: Values) -> None:
                 continue
             key = memory(stored)
             if key not in first:
-                first[key] = _parameter(values, module, join(layer, name), name, stored)
+                first[key] = _parameter(values, module, join(layer, public(module, name)), name, stored)
             values.outside(stored, first[key])
 
 
@@ -96,6 +97,16 @@ def _parameter(values: Values, module: nn.Module, path: str, name: str, stored: 
     if not groups:
         return Slot(values, tensor, weight=tensor if stored.dim() == 2 and floating else None)
     return Slot(values, None, partial(_native, values, tensor, tuple(stored.shape), groups), tensor, swapped=True)
+
+
+def _pin_recurrences(model: nn.Module, values: Values) -> None:
+    """Keep the state of recurrent layers whole: its size is a number that all of the layer's gates, and its cells, share."""
+    for layer, module in layers_of(model):
+        if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            for name, stored in module._parameters.items():
+                if stored is not None and name.startswith("weight_hh"):
+                    state = values.read(stored)
+                    values.graph.nodes.append(Node("along", (state,), (Tensor(state.shape),), {"axes": (1,)}, type(module).__name__, layer))
 
 
 def _numbers(module: nn.Module, name: str, stored: torch.Tensor) -> np.ndarray:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from nnc.graph.ir import Graph, Node, Tensor
 from nnc.graph.plan import Size
 
-_SIZES = frozenset("head heads groups group channels features units planes inplanes inner hidden nh".split())
-_INSIDE = frozenset("head heads inner".split())
+_SIZES = frozenset(["head", "heads", "channels", "features", "units", "planes", "inplanes", "inner", "hidden", "nh"])
+_INSIDE = frozenset(["head", "heads", "inner"])
 #: Counts and positions that may happen to equal a size.
-_OTHER = frozenset("layer layers block blocks index idx id depth level levels kernel stride".split())
+_OTHER = frozenset(["layer", "layers", "block", "blocks", "index", "idx", "id", "depth", "level", "levels", "kernel", "stride"])
 
 #: old size -> the new sizes that axes of it get.
 Changes = dict[int, set[int]]
@@ -65,7 +65,10 @@ def _note(changes: Changes, seen: set[tuple[int, int]]) -> None:
 def _follows(attribute: str, old: int, own: Changes, under: Changes) -> int | None:
     """Return the number that an attribute must become, or None where it stays or that is not clear."""
     words = set(attribute.strip("_").split("_"))
-    changed = own.get(old, set()) - {old}
+    sizes = own.get(old, set())
+    changed = sizes - {old}
     if not words & _SIZES or words & _OTHER or len(changed) != 1:
         return None
-    return changed.pop() if under[old] == changed or words & _INSIDE else None
+    # 8 heads of 8: heads leave, the size of each stays.
+    clear = "heads" in words if old in sizes else under[old] == changed or bool(words & _INSIDE)
+    return changed.pop() if clear else None

@@ -1,0 +1,217 @@
+"""One small network for each connection that real networks have: name -> (model, example inputs)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def noise(*shape: int) -> torch.Tensor:
+    """Return random numbers, the same each time."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+class Attended(nn.Module):
+    """nn.MultiheadAttention between linear layers."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True, **options)
+        self.before, self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 48), nn.Linear(48, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.before(x)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.down(functional.gelu(self.up(x)))
+
+
+class Encoded(nn.Module):
+    """nn.TransformerEncoderLayer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder(x))
+
+
+class Gated(nn.Module):
+    """A gated linear unit by chunk, then einsum with a bare parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(16, 48)
+        self.mix = nn.Parameter(torch.empty(24, 20))
+        self.down = nn.Linear(20, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value, gate = self.up(x).chunk(2, dim=-1)
+        return self.down(functional.relu(torch.einsum("bti,io->bto", value * gate.sigmoid(), self.mix)))
+
+
+class Tied(nn.Module):
+    """A language model whose embedding is its head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 24)
+        self.up, self.down = nn.Linear(24, 64), nn.Linear(64, 24)
+        self.head = nn.Linear(24, 50, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(ids)
+        return self.head(x + self.down(functional.relu(self.up(x))))
+
+
+class ShuffledChannels(nn.Module):
+    """ShuffleNet's channel shuffle between grouped convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 24, 1), nn.Conv2d(24, 24, 3, padding=1, groups=4), nn.Conv2d(24, 16, 1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.first(x))
+        b, c, h, w = x.shape
+        x = x.reshape(b, 4, c // 4, h, w).transpose(1, 2).reshape(b, c, h, w)
+        return self.head(functional.relu(self.last(functional.relu(self.second(x)))).mean((2, 3)))
+
+
+class Squeezed(nn.Module):
+    """Squeeze and excite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.squeeze, self.excite = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1)
+        self.norm, self.last = nn.BatchNorm2d(16), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.silu(self.norm(self.stem(x)))
+        gate = self.excite(functional.relu(self.squeeze(functional.adaptive_avg_pool2d(x, 1)))).sigmoid()
+        return self.last(x * gate)
+
+
+class Mixer(nn.Module):
+    """MLP-Mixer: a layer over the tokens, one over the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 4, stride=4)
+        self.token_up, self.token_down = nn.Linear(16, 40), nn.Linear(40, 16)
+        self.up, self.down = nn.Linear(24, 56), nn.Linear(56, 24)
+        self.norms = nn.ModuleList(nn.LayerNorm(24) for _ in range(2))
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        x = x + self.token_down(functional.gelu(self.token_up(self.norms[0](x).transpose(1, 2)))).transpose(1, 2)
+        x = x + self.down(functional.gelu(self.up(self.norms[1](x))))
+        return self.head(x.mean(1))
+
+
+class CalledTwice(nn.Module):
+    """One layer at two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(functional.relu(self.middle(functional.relu(self.middle(functional.relu(self.first(x)))))))
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer between linear ones."""
+
+    def __init__(self, cell: type[nn.Module]) -> None:
+        super().__init__()
+        self.before, self.cell = nn.Linear(8, 16), cell(16, 12, batch_first=True)
+        self.up, self.last = nn.Linear(12, 32), nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(functional.relu(self.up(self.cell(functional.relu(self.before(x)))[0])))
+
+
+class FusedHeads(nn.Module):
+    """timm's attention: one qkv layer, reshaped and unbound."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.proj = nn.LayerNorm(32), nn.Linear(32, 96), nn.Linear(32, 32)
+        self.num_heads, self.head_dim = 4, 8
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, c = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c)
+        return self.head(x + self.proj(y))
+
+
+def stack(*layers: nn.Module) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(*layers)
+
+
+def image() -> torch.Tensor:
+    return noise(2, 3, 16, 16)
+
+
+def _grouped() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 24, 1), nn.ReLU(), nn.Conv2d(24, 48, 3, padding=1, groups=4), nn.ReLU(), nn.Conv2d(48, 5, 1))
+
+
+def _depthwise() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 24, 3, padding=1, groups=8), nn.ReLU(), nn.Conv2d(24, 5, 1))
+
+
+def _transposed() -> nn.Module:
+    up = nn.ConvTranspose2d(16, 12, 2, stride=2)
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), up, nn.ReLU(), nn.Conv2d(12, 5, 1))
+
+
+def _normalised() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 32, 3), nn.GroupNorm(8, 32), nn.ReLU(), nn.Conv2d(32, 24, 3), nn.ReLU(), nn.Conv2d(24, 5, 1))
+
+
+def _line() -> nn.Module:
+    return nn.Sequential(nn.Conv1d(3, 16, 3), nn.BatchNorm1d(16), nn.ReLU(), nn.Conv1d(16, 12, 3), nn.ReLU(), nn.Conv1d(12, 5, 1))
+
+
+def _volume() -> nn.Module:
+    return nn.Sequential(nn.Conv3d(3, 16, 3), nn.BatchNorm3d(16), nn.ReLU(), nn.Conv3d(16, 12, 3), nn.ReLU(), nn.Conv3d(12, 5, 1))
+
+
+def _pixels() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.PixelShuffle(2), nn.ReLU(), nn.Conv2d(8, 5, 1))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
+    "multihead-attention": (Attended, lambda: noise(2, 6, 8)),
+    "multihead-attention-kv": (lambda: Attended(bias=False), lambda: noise(2, 6, 8)),
+    "transformer-encoder": (Encoded, lambda: noise(2, 6, 32)),
+    "glu-einsum": (Gated, lambda: noise(2, 6, 16)),
+    "tied-embedding": (Tied, lambda: torch.arange(12).reshape(2, 6)),
+    "pixel-shuffle": (_pixels, image),
+    "channel-shuffle": (ShuffledChannels, image),
+    "squeeze-excite": (Squeezed, image),
+    "mlp-mixer": (Mixer, image),
+    "grouped": (_grouped, image),
+    "depthwise-multiplier": (_depthwise, image),
+    "conv-transpose": (_transposed, image),
+    "conv1d": (_line, lambda: noise(2, 3, 16)),
+    "conv3d": (_volume, lambda: noise(2, 3, 8, 8, 8)),
+    "group-norm": (_normalised, image),
+    "called-twice": (CalledTwice, lambda: noise(2, 8)),
+    "lstm": (lambda: Recurrent(nn.LSTM), lambda: noise(2, 6, 8)),
+    "gru": (lambda: Recurrent(nn.GRU), lambda: noise(2, 6, 8)),
+    "fused-qkv": (FusedHeads, lambda: noise(2, 6, 32)),
+}
