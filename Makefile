@@ -33,7 +33,7 @@ clean:
 # The constraints pin torch to a version whose CPU wheel plain pip finds; an open range pulls gigabytes of CUDA packages.
 $(ENVIRONMENT): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,tensorflow,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,tensorflow,onnx,dev]'
 	touch $@
 
 # What the benchmarks compare with stays out of the environment.

@@ -49,7 +49,7 @@ class Pruner(ABC):
 
     def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, *, seed: int = 0) -> None:
         self.adapter = adapter_for(model)
-        self.model = model
+        self.model = self.adapter.model  # what a path names is read once
         self.example_inputs = example_inputs
         self.seed = seed
         self.specs = self._own(config_list)

@@ -36,6 +36,7 @@ def compress(model: Any, config: Any, example_inputs: Any = None, *, seed: int =
     """
     specs = _named(read_recipe(config))
     adapter = adapter_for(model)
+    model = adapter.model  # what a path names is read once
     pruners = [cls(model, _only(specs, name), example_inputs, seed=seed) for name, cls in _algorithms(model, specs).items()]
     masks = adapter.masks()
     for pruner in pruners:

@@ -26,6 +26,16 @@ dense = keras.layers.Dense
 model = keras.Sequential([keras.Input((4,)), dense(6, activation="relu", name="first"), dense(2, name="second")])
 example = np.ones((2, 4), "float32")
 """
+ONNX = """
+import numpy as np
+from onnx import helper, numpy_helper
+nodes = [("MatMul", ["x", "first.weight"], ["a"]), ("Relu", ["a"], ["b"]), ("MatMul", ["b", "second.weight"], ["y"])]
+given, made = (helper.make_tensor_value_info(name, 1, [2, size]) for name, size in (("x", 4), ("y", 2)))
+stored = [numpy_helper.from_array(np.ones(s, "float32"), f"{n}.weight") for n, s in (("first", (4, 6)), ("second", (6, 2)))]
+graph = helper.make_graph([helper.make_node(*node) for node in nodes], "net", [given], [made], stored)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+example = np.ones((2, 4), "float32")
+"""
 
 
 def run(code):
@@ -46,7 +56,7 @@ def test_listing_the_plugins_loads_no_framework():
 
 
 def test_importing_a_plugin_loads_no_framework():
-    assert loaded("import nnc_torch, nnc_tensorflow, nnc_pruning", "torch", "tensorflow", "keras") == []
+    assert loaded("import nnc_torch, nnc_tensorflow, nnc_onnx, nnc_pruning", "torch", "tensorflow", "keras", "onnx", "onnxruntime") == []
 
 
 def test_importing_nnc_takes_less_than_half_a_second():
@@ -62,6 +72,10 @@ def test_importing_the_report_loads_no_matplotlib():
 
 def test_the_schemas_load_nothing_of_nnc():
     assert loaded("import nnc_schemas", "nnc") == []
+
+
+def test_pruning_an_onnx_file_needs_no_training_framework():
+    assert loaded(ONNX + PRUNE, "torch", "tensorflow", "keras") == []
 
 
 def test_pruning_a_torch_model_never_loads_tensorflow():

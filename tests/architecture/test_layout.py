@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("nnc", "adapters", "algorithms", "schemas", "examples", "benchmarks", "tests")
-PACKAGES = ("nnc", "adapters/nnc_torch", "adapters/nnc_tensorflow", "algorithms/nnc_pruning", "schemas/nnc_schemas")
+PACKAGES = ("nnc", "adapters/nnc_torch", "adapters/nnc_tensorflow", "adapters/nnc_onnx", "algorithms/nnc_pruning", "schemas/nnc_schemas")
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 
 
@@ -28,8 +28,6 @@ def test_packages_import_only_what_the_contracts_allow():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize(
-    "package", ["nnc", "adapters/nnc_torch", "adapters/nnc_tensorflow", "algorithms/nnc_pruning", "schemas/nnc_schemas"]
-)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_package_says_that_it_is_typed(package):
     assert (ROOT / package / "py.typed").is_file()

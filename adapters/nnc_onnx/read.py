@@ -1,0 +1,200 @@
+"""From ONNX's nodes to nnc's graph: the reader, which the tables of operations build on.
+
+A stored tensor stays unresolved until it is used: a convolution takes it in the canonical orientation, any other operation gets a
+transpose to the orientation that it reads in front. What follows from constants and shapes alone is a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
+
+from nnc.graph.ir import Array, Graph, Node, Shape, Source, Tensor, constant
+from nnc_onnx.evaluate import evaluation
+from nnc_onnx.layers import Finder, Slot, View
+from nnc_onnx.protos import OURS, attributes, held, numbers
+from nnc_onnx.resize import place_of
+
+Reading = Callable[["Reader", NodeProto], None]
+
+_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
+
+
+class Reader:
+    """Builds a `Graph`; `values` holds what each of ONNX's names became, `results` what ONNX Runtime computed for it."""
+
+    def __init__(self, model: ModelProto, results: Mapping[str, Any], readings: Mapping[str, Reading], file: str) -> None:
+        self.model, self.results, self.readings, self.file = model, results, readings, file
+        self.graph = Graph()
+        self.finder = Finder(model)
+        self.values: dict[str, Tensor] = {}
+        self.nan_tests: dict[str, str] = {}
+        self.later: dict[str, Callable[[], None]] = {}
+        self.statics = {name: numbers(tensor) for name, tensor in held(model) if name not in self.finder.stored}
+        self._owners = {number: layer.name for layer in self.finder.layers for number in layer.nodes}
+        self._products = {add: product for product, add in self.finder.fused.items()}
+        self._parameters = {name: self._parameter(path, slot) for name, (path, slot) in self.finder.paths().items()}
+        self._slots = {name: slot for name, (_, slot) in self.finder.paths().items()}
+        self._node: NodeProto | None = None
+        self._number = 0
+
+    def _parameter(self, path: str, slot: Slot) -> Tensor:
+        tensor: TensorProto = self.finder.stored[slot.tensor]
+        running = path.rpartition(".")[2].startswith("running_")
+        return Tensor(slot.shape(tuple(tensor.dims)), "parameter", path, True, not running, partial(_canonical, slot, tensor))
+
+    def read(self, given: Mapping[str, Array]) -> Graph:
+        """Return the graph of the whole model."""
+        for name, array in given.items():
+            self.values[name] = Tensor(array.shape, "input", floating=array.dtype.kind == "f")
+            self.graph.inputs.append(self.values[name])
+        for number, node in enumerate(self.model.graph.node):
+            self._number, self._node = number, node
+            self._read(node)
+        self.graph.outputs = [self.tensor(out.name) for out in self.model.graph.output]
+        return self.graph
+
+    def _read(self, node: NodeProto) -> None:
+        if node.name.startswith(OURS) or self._number in self._products or node.output[0] in self.finder.views:
+            return
+        if self._is_static(node):
+            self.statics.update({name: np.asarray(self.results[name]) for name in node.output if name})
+        elif node.domain in ("", "ai.onnx"):
+            self.readings.get(node.op_type, unknown)(self, node)
+        else:
+            unknown(self, node)
+
+    def _is_static(self, node: NodeProto) -> bool:
+        """Tell whether a result follows from constants and shapes alone."""
+        if node.op_type in ("Shape", "Size", "Constant"):
+            return True
+        if node.op_type in _RANDOM or any(given.type == AttributeProto.GRAPH for given in node.attribute):
+            return False
+        read = node.input[:1] if node.op_type == "CastLike" else node.input
+        return all(name in self.statics for name in read if name)
+
+    def static(self, name: str) -> Array | None:
+        """Return the value of what is known without the inputs and the parameters, or None."""
+        return self.statics.get(name)
+
+    def given(self, node: NodeProto, place: int) -> str:
+        """Return the name of a node's input, "" where it is absent."""
+        return node.input[place] if place < len(node.input) else ""
+
+    def view(self, name: str) -> View | None:
+        """Return the stored tensor that a name shows, and the order of its axes."""
+        return self.finder.views.get(name)
+
+    def parameter(self, tensor: str) -> tuple[Tensor, Slot]:
+        """Return the graph's tensor for a stored one, canonical, and its layout."""
+        return self._parameters[tensor], self._slots[tensor]
+
+    def tensor(self, name: str) -> Tensor:
+        """Return the graph's tensor for a name, parameters with their axes as the node reads them."""
+        if name in self.later:
+            self.later.pop(name)()
+        if name not in self.values:
+            view = self.finder.views.get(name)
+            self.values[name] = self._shown(view) if view else self._constant(name)
+        return self.values[name]
+
+    def _shown(self, view: View) -> Tensor:
+        """Emit the way from the canonical orientation to what a node reads."""
+        tensor, slot = self.parameter(view.tensor)
+        rest = tuple(range(2, len(tensor.shape)))
+        if slot.groups > 1:
+            tensor = self.step("unknown", tensor, tuple(self.finder.stored[view.tensor].dims))
+        order = (1, 0, *rest) if slot.groups == 1 else tuple(range(len(tensor.shape)))
+        order = tuple(order[axis] for axis in view.order)
+        if order == tuple(range(len(order))):
+            return tensor
+        return self.step("transpose", tensor, tuple(tensor.shape[axis] for axis in order), permutation=order)
+
+    def _constant(self, name: str) -> Tensor:
+        """A constant array has a size of its own that nothing can cut, so its axes are pinned; a number has none."""
+        value = self.statics[name] if name in self.statics else np.asarray(self.results[name])
+        found = constant(value)
+        return self.step("unknown", found, found.shape) if found.floating and value.size > 1 else found
+
+    def step(self, kind: str, x: Tensor, shape: Shape, **attrs: Any) -> Tensor:
+        """Add a node between two of ONNX's results and return what it makes."""
+        return self.join(kind, (x,), shape, **attrs)
+
+    def join(self, kind: str, inputs: Sequence[Tensor | None], shape: Shape, **attrs: Any) -> Tensor:
+        """Add a node of several inputs, as `step` does."""
+        out = Tensor(tuple(shape), floating=any(x is not None and x.floating for x in inputs))
+        self.graph.nodes.append(self._made(kind, tuple(inputs), (out,), attrs, None))
+        return out
+
+    def emit(
+        self, kind: str, name: str, inputs: Sequence[Tensor | None], attrs: Mapping[str, Any] | None = None, evaluate: Any = None
+    ) -> None:
+        """Add a node that makes one of ONNX's results."""
+        self.values[name] = out = self.result(name)
+        self.graph.nodes.append(self._made(kind, tuple(inputs), (out,), attrs or {}, evaluate))
+
+    def add(self, kind: str, x: Tensor, out: Tensor, attrs: Mapping[str, Any], place: int | None = None) -> None:
+        """Add a node that makes a tensor which is there already; `place` tells apart the axes that one Slice cuts."""
+        self.graph.nodes.append(self._made(kind, (x,), (out,), attrs, None, place))
+
+    def result(self, name: str) -> Tensor:
+        """Return a new tensor for one of ONNX's results."""
+        value = np.asarray(self.results[name])
+        return Tensor(value.shape, floating=value.dtype.kind not in "iub")
+
+    def shape(self, name: str) -> Shape:
+        """Return the shape of one of ONNX's values."""
+        return self.tensor(name).shape
+
+    def attributes(self, node: NodeProto) -> dict[str, Any]:
+        return attributes(node)
+
+    def made_by(self, node: NodeProto) -> str:
+        """Return the name under which a node's result is read: that of the Add which is its bias, where there is one."""
+        fused = self.finder.fused.get(self._number)
+        return self.model.graph.node[fused].output[0] if fused is not None else node.output[0]
+
+    def bias_of(self, node: NodeProto) -> str:
+        """Return the vector that a product's Add adds, "" where there is none."""
+        fused = self.finder.fused.get(self._number)
+        if fused is None:
+            return ""
+        return next(name for name in self.model.graph.node[fused].input if name != node.output[0])
+
+    def evaluation(self, node: NodeProto, *places: int) -> Callable[..., Array]:
+        """Return a function of the inputs at `places` that computes a node, the others being what they are."""
+        fixed = {name: self.statics[name] for place, name in enumerate(node.input) if name and place not in places}
+        return evaluation(self.model, node, [node.input[place] for place in places], fixed)
+
+    def _made(self, kind: str, inputs: Any, outputs: Any, attrs: Mapping[str, Any], evaluate: Any, place: int | None = None) -> Node:
+        assert self._node is not None
+        output = self._node.output[0]
+        source = Source(self.file, self._number, output if place is None else place_of(output, place))
+        return Node(kind, inputs, outputs, dict(attrs), self._node.op_type, self._owners.get(self._number, ""), source, evaluate)
+
+
+def _canonical(slot: Slot, tensor: TensorProto) -> Array:
+    return slot.canonical(numbers(tensor))
+
+
+def unknown(reader: Reader, node: NodeProto) -> None:
+    """Pin whatever the operation touches; a subgraph also reads names from outside."""
+    read = [name for name in (*node.input, *_captured(node)) if name and _is_known(reader, name)]
+    inputs = [reader.tensor(name) for name in read]
+    for name in (name for name in node.output if name):
+        if isinstance(reader.results[name], np.ndarray):
+            reader.emit("unknown", name, inputs)
+
+
+def _is_known(reader: Reader, name: str) -> bool:
+    return name in reader.values or name in reader.finder.views or name in reader.statics or name in reader.results
+
+
+def _captured(node: NodeProto) -> list[str]:
+    graphs = [given.g for given in node.attribute if given.type == AttributeProto.GRAPH]
+    inner = [each for graph in graphs for each in graph.node]
+    return [name for each in inner for name in (*each.input, *_captured(each))]

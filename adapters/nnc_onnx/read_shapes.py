@@ -1,0 +1,153 @@
+"""Operations that move elements: reshapes, transposes, joins and cuts. Sizes that the file fixes are noted, so that they can follow."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto
+
+from nnc.graph.ir import Tensor
+from nnc_onnx.read import Reader, Reading, unknown
+
+
+def reshape(reader: Reader, node: NodeProto) -> None:
+    """A size of 0 keeps the input's, where `allowzero` does not say otherwise."""
+    x, sizes = reader.tensor(node.input[0]), reader.static(node.input[1])
+    out = reader.result(node.output[0]).shape
+    if sizes is None or x.shape == ():
+        reader.emit("reshape", node.output[0], (x,))
+        return
+    given = tuple(out[place] if size == 0 else int(size) for place, size in enumerate(sizes))
+    reader.emit("reshape", node.output[0], (x,), {"sizes": given})
+
+
+def regroup(reader: Reader, node: NodeProto) -> None:
+    """Flatten, Squeeze and Unsqueeze name axes, no sizes."""
+    reader.emit("reshape", node.output[0], (reader.tensor(node.input[0]),))
+
+
+def transpose(reader: Reader, node: NodeProto) -> None:
+    x = reader.tensor(node.input[0])
+    order = reader.attributes(node).get("perm", tuple(reversed(range(len(x.shape)))))
+    reader.emit("transpose", node.output[0], (x,), {"permutation": tuple(order)})
+
+
+def expand(reader: Reader, node: NodeProto) -> None:
+    sizes, out = reader.static(node.input[1]), reader.result(node.output[0]).shape
+    attrs = {"sizes": out} if sizes is not None and len(sizes) == len(out) else {}
+    reader.emit("expand", node.output[0], (reader.tensor(node.input[0]),), attrs)
+
+
+def tile(reader: Reader, node: NodeProto) -> None:
+    counts = reader.static(node.input[1])
+    if counts is None:
+        unknown(reader, node)
+    else:
+        reader.emit("repeat", node.output[0], (reader.tensor(node.input[0]),), {"counts": tuple(int(count) for count in counts)})
+
+
+def concat(reader: Reader, node: NodeProto) -> None:
+    inputs = [reader.tensor(name) for name in node.input]
+    reader.emit("concat", node.output[0], inputs, {"axis": reader.attributes(node)["axis"] % len(inputs[0].shape)})
+
+
+def split(reader: Reader, node: NodeProto) -> None:
+    x = reader.tensor(node.input[0])
+    axis = reader.attributes(node).get("axis", 0) % len(x.shape)
+    outs = [reader.result(name) for name in node.output]
+    ends = np.cumsum([out.shape[axis] for out in outs])
+    sizes = tuple(out.shape[axis] for out in outs)
+    for name, out, end, size in zip(node.output, outs, ends, sizes, strict=True):
+        reader.values[name] = out
+        reader.add("slice", x, out, {"axis": axis, "index": np.arange(end - size, end), "parts": outs, "sizes": sizes})
+
+
+def slice_(reader: Reader, node: NodeProto) -> None:
+    """A cut from i to j is read as a split into what lies before, what is taken and what lies behind, so that i and j can follow."""
+    x, cuts = reader.tensor(node.input[0]), slices(reader, node)
+    if cuts is None:
+        unknown(reader, node)
+        return
+    if not cuts:
+        reader.emit("identity", node.output[0], (x,))
+        return
+    for number, (axis, index) in enumerate(cuts):
+        shape = (*x.shape[:axis], len(index), *x.shape[axis + 1 :])
+        taken = reader.result(node.output[0]) if number == len(cuts) - 1 else Tensor(shape, floating=x.floating)
+        _cut(reader, x, taken, axis, index)
+        x = taken
+    reader.values[node.output[0]] = x
+
+
+def _cut(reader: Reader, x: Tensor, taken: Tensor, axis: int, index: np.ndarray) -> None:
+    if len(index) > 1 and index[1] - index[0] != 1:
+        # Only whole axes are taken in steps (see `slices`), so that no bound has to follow.
+        reader.add("slice", x, taken, {"axis": axis, "index": index})
+        return
+    sizes = parts_of(index, x.shape[axis])
+    parts = [
+        taken if place == 1 else Tensor((*x.shape[:axis], size, *x.shape[axis + 1 :]), floating=x.floating)
+        for place, size in enumerate(sizes)
+    ]
+    start, present = 0, [part for part, size in zip(parts, sizes, strict=True) if size]
+    kept = tuple(size for size in sizes if size)
+    for part, size in zip(parts, sizes, strict=True):
+        if size:
+            attrs = {"axis": axis, "index": np.arange(start, start + size), "parts": present, "sizes": kept}
+            reader.add("slice", x, part, attrs, place=axis)
+        start += size
+
+
+def parts_of(index: np.ndarray, size: int) -> tuple[int, int, int]:
+    """Return how many indices lie before a cut, in it, and behind it."""
+    return int(index[0]), len(index), size - int(index[-1]) - 1
+
+
+def slices(reader: Reader, node: NodeProto) -> list[tuple[int, np.ndarray]] | None:
+    """Return the indices that are taken of each axis that is cut; None where they are not known, empty, or in steps from within."""
+    shape = reader.shape(node.input[0])
+    bounds = [reader.static(name) if name else None for name in node.input[1:]]
+    if any(bound is None for bound, name in zip(bounds, node.input[1:], strict=True) if name):
+        return None
+    starts, ends = bounds[0], bounds[1]
+    assert starts is not None and ends is not None
+    axes = bounds[2] if len(bounds) > 2 and bounds[2] is not None else np.arange(len(starts))
+    steps = bounds[3] if len(bounds) > 3 and bounds[3] is not None else np.ones(len(starts), int)
+    found = []
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        size = shape[int(axis)]
+        # ONNX writes "from the far end on backwards" as an end below -size, where Python has None.
+        index = np.arange(size)[int(start) : None if step < 0 and end < -size else int(end) : int(step)]
+        whole = index[:1] in (0, size - 1) and abs(int(end)) > size
+        if not len(index) or (step != 1 and not whole):
+            return None
+        if len(index) < size or step != 1:
+            found.append((int(axis) % len(shape), index))
+    return found
+
+
+def pad(reader: Reader, node: NodeProto) -> None:
+    x, amounts = reader.tensor(node.input[0]), reader.static(node.input[1])
+    fill = reader.given(node, 2)
+    named = reader.given(node, 3)
+    axes = reader.static(named) if named else np.arange(len(x.shape))
+    if amounts is None or axes is None or (fill and reader.static(fill) is None):
+        unknown(reader, node)
+        return
+    grown = np.asarray(amounts).reshape(2, -1).any(axis=0)
+    plain = reader.attributes(node).get("mode", b"constant") == b"constant"
+    value = (float(reader.statics[fill].item()) if fill else 0.0) if plain else np.nan
+    attrs = {"axes": tuple(sorted(int(axis) % len(x.shape) for axis in np.asarray(axes)[grown])), "value": value}
+    reader.emit("pad", node.output[0], (x,), attrs)
+
+
+READINGS: dict[str, Reading] = {
+    "Reshape": reshape,
+    **dict.fromkeys(("Flatten", "Squeeze", "Unsqueeze"), regroup),
+    "Transpose": transpose,
+    "Expand": expand,
+    "Tile": tile,
+    "Concat": concat,
+    "Split": split,
+    "Slice": slice_,
+    "Pad": pad,
+}

@@ -1,0 +1,131 @@
+"""Sizes that the file fixes follow the plan: a reshape's shape, the parts of a split, the bounds of a slice.
+
+A constant may serve several nodes, so each node gets one of its own. What is computed from a Shape follows by itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import ModelProto, NodeProto, numpy_helper
+
+from nnc.errors import SpeedupError
+from nnc.graph.ir import Array
+from nnc.graph.plan import Reshape
+from nnc_onnx.protos import attributes, fresh, names, numbers
+
+
+def place_of(output: str, axis: int) -> str:
+    """Return how a plan names the cut of one axis by the Slice that makes `output`."""
+    return f"{output}:{axis}"
+
+
+def resize(model: ModelProto, reshape: Reshape) -> None:
+    """Give the node that `reshape` names its new sizes."""
+    output = reshape.function.rpartition(":")[0] if reshape.op == "Slice" else reshape.function
+    node = next((node for node in model.graph.node if node.output[0] == output), None)
+    if node is None or node.op_type != reshape.op:
+        raise SpeedupError(f"the plan resizes {reshape.op} {reshape.function!r}, which the model does not have: it is another model.")
+    if reshape.op == "Slice":
+        _slice(model, node, reshape)
+    elif reshape.op == "Split":
+        _split(model, node, reshape)
+    else:
+        _shape(model, node, reshape)
+
+
+def _split(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
+    del node.input[1:]
+    for number, given in enumerate(node.attribute):
+        if given.name == "num_outputs":
+            del node.attribute[number]
+            break
+    node.input.append(_constant(model, f"{node.output[0]}_sizes", np.asarray(reshape.new)))
+
+
+def _slice(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
+    """`old` and `new` are the sizes before, in and behind the cut; a part of size 0 is left out."""
+    axis = int(reshape.function.rpartition(":")[2])
+    starts, ends, axes = (_bounds(model, node, place) for place in (1, 2, 3))
+    axes = np.arange(len(starts)) if axes is None else axes
+    # A negative axis is counted from the far end, and the rank is not known here: the part that fits tells.
+    size = sum(reshape.old)
+    for number, found in enumerate(axes):
+        first, last, _ = slice(int(starts[number]), int(ends[number])).indices(size)
+        parts = tuple(part for part in (first, last - first, size - last) if part)
+        if (found == axis or found < 0) and parts == reshape.old:
+            starts, ends = starts.copy(), ends.copy()
+            starts[number] = reshape.new[0] if first else 0
+            ends[number] = starts[number] + reshape.new[1 if first else 0]
+            break
+    node.input[1] = _constant(model, f"{node.output[0]}_starts", starts)
+    node.input[2] = _constant(model, f"{node.output[0]}_ends", ends)
+
+
+def _bounds(model: ModelProto, node: NodeProto, place: int) -> Array | None:
+    if place >= len(node.input) or not node.input[place]:
+        return None
+    found = literal(model, node.input[place])
+    if found is None:
+        raise SpeedupError(f"Slice {node.output[0]!r}: its bounds are computed from shapes; nnc changes only those that are written down.")
+    return found.ravel()
+
+
+def _shape(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
+    new = [None if old == size else size for old, size in zip(reshape.old, reshape.new, strict=True)]
+    written = literal(model, node.input[1])
+    if written is not None:
+        node.input[1] = _constant(model, f"{node.output[0]}_shape", _changed(written.ravel(), new))
+        return
+    parts = next((made for made in model.graph.node if made.output[0] == node.input[1] and made.op_type == "Concat"), None)
+    if parts is not None:
+        _joined(model, node, parts, new)
+
+
+def _joined(model: ModelProto, node: NodeProto, parts: NodeProto, new: list[int | None]) -> None:
+    """A shape that is put together: what is written down of it changes, what is computed follows by itself."""
+    known = [literal(model, name) for name in parts.input]
+    computed = [part for part in known if part is None]
+    free = len(new) - sum(part.size for part in known if part is not None)
+    if free != len(computed) and len(computed) != 1:
+        return  # which size each of several computed parts gives is not known; where one is wrong, the small model's trace shows it
+    copy, start = NodeProto(), 0
+    copy.CopyFrom(parts)
+    copy.name = copy.output[0] = fresh(f"{node.output[0]}_shape", names(model))
+    for number, part in enumerate(known):
+        length = (1 if free == len(computed) else free) if part is None else part.size
+        if part is not None:
+            copy.input[number] = _constant(model, f"{node.output[0]}_sizes", _changed(part.ravel(), new[start : start + length]))
+        start += length
+    node.input[1] = copy.output[0]
+    place = next(number for number, made in enumerate(model.graph.node) if made.output[0] == parts.output[0])
+    model.graph.node.insert(place + 1, copy)
+
+
+def _changed(written: Array, new: list[int | None]) -> Array:
+    """0, 1 in an Expand, and -1 speak of other sizes and stay."""
+    return np.asarray([old if size is None or old in (0, -1) else size for old, size in zip(written.tolist(), new, strict=True)])
+
+
+def _constant(model: ModelProto, name: str, value: Array) -> str:
+    name = fresh(name, names(model))
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), name))
+    return name
+
+
+def literal(model: ModelProto, name: str) -> Array | None:
+    """Return a vector of whole numbers that is written down in the file, or None where it depends on a shape or an input."""
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            return numbers(tensor)
+    node = next((node for node in model.graph.node if name in node.output), None)
+    if node is None:
+        return None
+    if node.op_type == "Constant":
+        (value,) = attributes(node).values()
+        return numbers(value) if hasattr(value, "dims") else np.asarray(value)
+    if node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
+        return literal(model, node.input[0])
+    if node.op_type == "Concat":
+        parts = [literal(model, part) for part in node.input]
+        return None if any(part is None for part in parts) else np.concatenate([part.ravel() for part in parts if part is not None])
+    return None
