@@ -10,7 +10,7 @@ import keras
 
 from nnc.graph.plan import Plan
 from nnc_tensorflow import attention
-from nnc_tensorflow.names import is_graph, is_ops_reshape, named_layers, named_operations, own_variables
+from nnc_tensorflow.names import is_graph, is_ops_reshape, is_ops_split, named_layers, named_operations, own_variables, split_points
 from nnc_tensorflow.surgery import Cut
 
 
@@ -86,6 +86,8 @@ def _edited(layer: keras.Operation, names: Mapping[int, str], cut: Mapping[str, 
             config["target_shape"] = reshape.new[1:]
         elif is_ops_reshape(layer):
             config["newshape"] = reshape.new
+        elif is_ops_split(layer):
+            config["indices_or_sections"] = split_points(layer, reshape.new)
     if isinstance(layer, keras.layers.EinsumDense) and name in cut:
         config["output_shape"] = cut[name].sizes.get("partial_output_shape", layer.partial_output_shape)
     if attention.is_attention(layer):

@@ -6,7 +6,8 @@ In a Functional or Sequential model a child is named by `layer.name`; in any oth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import keras
@@ -122,3 +123,15 @@ def _opened(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 def is_ops_reshape(operation: Any) -> bool:
     """Tell whether an operation of a Functional model is `keras.ops.reshape` on a symbolic tensor."""
     return type(operation).__name__ == "Reshape" and isinstance(getattr(operation, "newshape", None), (tuple, list))
+
+
+def is_ops_split(operation: Any) -> bool:
+    """Tell whether an operation of a Functional model is `keras.ops.split` on a symbolic tensor."""
+    return type(operation).__name__ == "Split" and hasattr(operation, "indices_or_sections")
+
+
+def split_points(operation: Any, sizes: Sequence[int]) -> int | tuple[int, ...]:
+    """Return what a `keras.ops.split` is given for parts of `sizes`: their number, where that was given and fits, or the cuts."""
+    if isinstance(operation.indices_or_sections, int) and len(set(sizes)) == 1:
+        return len(sizes)
+    return tuple(accumulate(sizes[:-1]))

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from nnc.graph.ir import Tensor
-from nnc_tensorflow.names import is_ops_reshape
+from nnc_tensorflow.names import is_ops_reshape, is_ops_split
 from nnc_tensorflow.read import Reader, Reading, shape_of, static, unknown
 from nnc_tensorflow.read_products import fixed_width
 
@@ -71,7 +71,7 @@ def split(reader: Reader, op: Any) -> None:
         return
     x, number, start = reader.tensor(given), int(axis) % len(shape_of(given)), 0
     parts: dict[str, Any] = {}
-    if op.type == "SplitV" and reader.recording.source(op) is not None:
+    if is_ops_split(reader.owner) or (op.type == "SplitV" and reader.recording.source(op) is not None):
         parts = {"sizes": tuple(shape_of(out)[number] for out in op.outputs), "parts": []}
     for out in op.outputs:
         size = shape_of(out)[number]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import accumulate
 from types import MethodType
+from typing import Any
 
 import keras
 
@@ -11,6 +14,18 @@ from nnc.errors import SpeedupError
 from nnc.graph.plan import Reshape, Size
 from nnc.resize import held_sizes, resized
 from nnc_tensorflow.symbols import follow_graphs
+
+
+def _as_written(function: Callable[..., Any], reshape: Reshape, layer: keras.Layer) -> Reshape:
+    """Return `reshape` as the code gives it: `tf.split` takes the sizes of the parts, `ops.split` the places between them."""
+    places = replace(reshape, old=tuple(accumulate(reshape.old[:-1])), new=tuple(accumulate(reshape.new[:-1])))
+    try:
+        held_sizes(function, reshape, layer)
+    except SpeedupError:
+        if reshape.op != "SplitV":
+            raise
+        return places
+    return reshape
 
 
 def rewrite_call(layers: Mapping[str, keras.Layer], reshape: Reshape) -> tuple[Size, ...]:
@@ -27,6 +42,7 @@ def rewrite_call(layers: Mapping[str, keras.Layer], reshape: Reshape) -> tuple[S
             f"{list(reshape.new)}, but the layer {reshape.layer or 'model'!r} has no method {name!r} to change. "
             "Write -1 there, or take the size from the tensor's shape."
         )
+    reshape = _as_written(method.__func__, reshape, layer)
     held = held_sizes(method.__func__, reshape, layer)
     sizes = tuple(Size(reshape.layer, attribute, getattr(layer, attribute), new) for attribute, new in held.items())
     if held:

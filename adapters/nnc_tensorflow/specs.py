@@ -11,7 +11,7 @@ from nnc.graph.ir import Array, Shape
 from nnc.graph.plan import Plan
 from nnc_tensorflow.attention import follow_projections, is_attention
 from nnc_tensorflow.layouts import is_a, linear_einsum
-from nnc_tensorflow.names import is_ops_reshape
+from nnc_tensorflow.names import is_ops_reshape, is_ops_split, split_points
 from nnc_tensorflow.surgery import Cut
 
 
@@ -31,13 +31,16 @@ def follow_weights(old: keras.Layer, layer: keras.Layer, cut: Cut | None, plan: 
 
 
 def follow_plan(operation: keras.Operation, plan: Plan, name: str) -> None:
-    """Give a reshape that is a layer or an operation of a Functional model its new sizes."""
+    """Give a reshape, or a split, that is a layer or an operation of a Functional model its new sizes."""
     for reshape in (reshape for reshape in plan.reshapes if reshape.layer == name):
         if isinstance(operation, keras.layers.Reshape):
             operation.target_shape = tuple(reshape.new[1:])
         elif is_ops_reshape(operation):
             operation.newshape = tuple(reshape.new)
             operation._auto_config.config["newshape"] = tuple(reshape.new)  # what Keras saves of the operation
+        elif is_ops_split(operation):
+            operation.indices_or_sections = split_points(operation, reshape.new)
+            operation._auto_config.config["indices_or_sections"] = operation.indices_or_sections
 
 
 def own(layer: keras.Layer) -> Mapping[str, Any]:

@@ -228,7 +228,7 @@ class _Solver:
 
     def _number(self, axis: int, first: int) -> tuple[Factor, ...]:
         size = self.axes.sizes[axis]
-        if size == 1:
+        if size <= 1:
             return ()
         edges = [size, *sorted(self.bounds.get(axis, ()), reverse=True), 1]
         factors = []
