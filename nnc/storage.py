@@ -202,6 +202,8 @@ def _require_fit(plan: Plan, adapter: Adapter) -> None:
     # Buffers, which layers do not list, are vectors: their own layout is the canonical one.
     stored = {name: array.shape for name, array in adapter.tensors().items()}
     shapes = stored | {f"{layer.name}.{key}".lstrip("."): shape for layer in adapter.layers() for key, shape in layer.parameters.items()}
+    # A bias that the plan makes is as long as its weight has rows.
+    shapes |= {f"{layer}.bias".lstrip("."): shapes.get(f"{layer}.weight".lstrip("."), ())[:1] for layer in plan.biases}
     for (tensor, axis), members in plan.axes().items():
         end = max(member.start + member.outer * member.size * member.inner for member in members)
         size = shapes.get(tensor, ())[axis : axis + 1]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nnc.errors import ModelError
 from nnc.graph.ir import Array
@@ -49,6 +49,13 @@ def check(model: Any) -> None:
     if version < OPSET:
         remedy = f"onnx.version_converter.convert_version(model, {OPSET})"
         raise ModelError(f"model: it has opset {version}; nnc reads {OPSET} and newer. Call {remedy}.")
+
+
+def captured(node: NodeProto) -> list[str]:
+    """Return every name that is read inside a node's subgraphs: those from outside are among them."""
+    graphs = [given.g for given in node.attribute if given.type == AttributeProto.GRAPH]
+    inner = [each for graph in graphs for each in graph.node]
+    return [name for each in inner for name in (*each.input, *captured(each))]
 
 
 def copied(model: ModelProto) -> ModelProto:

@@ -16,7 +16,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 from nnc.graph.ir import Array, Graph, Node, Shape, Source, Tensor, constant
 from nnc_onnx.evaluate import evaluation
 from nnc_onnx.layers import Finder, Slot, View
-from nnc_onnx.protos import OURS, attributes, held, numbers
+from nnc_onnx.protos import OURS, attributes, captured, held, numbers
 from nnc_onnx.resize import place_of
 
 Reading = Callable[["Reader", NodeProto], None]
@@ -32,6 +32,7 @@ class Reader:
         self.graph = Graph()
         self.finder = Finder(model)
         self.values: dict[str, Tensor] = {}
+        self.sequences: dict[str, list[Tensor]] = {}
         self.nan_tests: dict[str, str] = {}
         self.later: dict[str, Callable[[], None]] = {}
         self.statics = {name: numbers(tensor) for name, tensor in held(model) if name not in self.finder.stored}
@@ -158,6 +159,11 @@ class Reader:
         fused = self.finder.fused.get(self._number)
         return self.model.graph.node[fused].output[0] if fused is not None else node.output[0]
 
+    def bias(self, name: str) -> Tensor | None:
+        """Return a bias, or None where there is none: exporters also write one as zeros that are made as long as the weight."""
+        value = self.statics.get(name)
+        return self.tensor(name) if name and (value is None or value.any()) else None
+
     def bias_of(self, node: NodeProto) -> str:
         """Return the vector that a product's Add adds, "" where there is none."""
         fused = self.finder.fused.get(self._number)
@@ -183,18 +189,18 @@ def _canonical(slot: Slot, tensor: TensorProto) -> Array:
 
 def unknown(reader: Reader, node: NodeProto) -> None:
     """Pin whatever the operation touches; a subgraph also reads names from outside."""
-    read = [name for name in (*node.input, *_captured(node)) if name and _is_known(reader, name)]
+    read = [name for name in (*node.input, *captured(node)) if name and _is_known(reader, name)]
     inputs = [reader.tensor(name) for name in read]
+    for name in node.input:
+        inputs += reader.sequences.get(name, [])
     for name in (name for name in node.output if name):
-        if isinstance(reader.results[name], np.ndarray):
+        made = reader.results[name]
+        if isinstance(made, np.ndarray):
             reader.emit("unknown", name, inputs)
+        elif isinstance(made, list):
+            reader.sequences[name] = [reader.join("unknown", inputs, np.shape(part)) for part in made]
 
 
 def _is_known(reader: Reader, name: str) -> bool:
-    return name in reader.values or name in reader.finder.views or name in reader.statics or name in reader.results
-
-
-def _captured(node: NodeProto) -> list[str]:
-    graphs = [given.g for given in node.attribute if given.type == AttributeProto.GRAPH]
-    inner = [each for graph in graphs for each in graph.node]
-    return [name for each in inner for name in (*each.input, *_captured(each))]
+    known = name in reader.values or name in reader.finder.views or name in reader.statics
+    return known or isinstance(reader.results.get(name), np.ndarray)

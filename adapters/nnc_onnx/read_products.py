@@ -18,7 +18,7 @@ def mat_mul(reader: Reader, node: NodeProto) -> None:
     else:
         bias = reader.bias_of(node)
         weight = _out_in(reader, b, turned=False)
-        reader.emit("linear", reader.made_by(node), (reader.tensor(a), weight, reader.tensor(bias) if bias else None))
+        reader.emit("linear", reader.made_by(node), (reader.tensor(a), weight, reader.bias(bias)))
 
 
 def _out_in(reader: Reader, name: str, turned: bool) -> Tensor:
@@ -43,7 +43,7 @@ def gemm(reader: Reader, node: NodeProto) -> None:
         return
     weight = _out_in(reader, node.input[1], turned=bool(given.get("transB")))
     x, bias = reader.tensor(node.input[0]), reader.given(node, 2)
-    added = reader.tensor(bias) if bias else None
+    added = reader.bias(bias)
     if added is None or added.shape == weight.shape[:1]:
         reader.emit("linear", node.output[0], (x, weight, added))
     else:
@@ -59,7 +59,7 @@ def conv(reader: Reader, node: NodeProto) -> None:
     given, bias = reader.attributes(node), reader.given(node, 2)
     padded = any(given.get("pads", ())) or given.get("auto_pad", b"NOTSET") in (b"SAME_UPPER", b"SAME_LOWER")
     attrs = {"channel_axis": 1, "groups": given.get("group", 1), "padded": padded, "transposed": False}
-    inputs = (reader.tensor(node.input[0]), reader.tensor(node.input[1]), reader.tensor(bias) if bias else None)
+    inputs = (reader.tensor(node.input[0]), reader.tensor(node.input[1]), reader.bias(bias))
     reader.emit("conv", node.output[0], inputs, attrs)
 
 
@@ -77,7 +77,7 @@ def conv_transposed(reader: Reader, node: NodeProto) -> None:
         unknown(reader, node)
         return
     attrs = {"channel_axis": 1, "groups": groups, "padded": True, "transposed": True}
-    reader.emit("conv", node.output[0], (reader.tensor(node.input[0]), weight, reader.tensor(bias) if bias else None), attrs)
+    reader.emit("conv", node.output[0], (reader.tensor(node.input[0]), weight, reader.bias(bias)), attrs)
 
 
 def batch_norm(reader: Reader, node: NodeProto) -> None:

@@ -61,6 +61,28 @@ def split(reader: Reader, node: NodeProto) -> None:
         reader.add("slice", x, out, {"axis": axis, "index": np.arange(end - size, end), "parts": outs, "sizes": sizes})
 
 
+def split_to_sequence(reader: Reader, node: NodeProto) -> None:
+    """What SequenceAt takes from it afterwards are the parts of a split."""
+    x, given = reader.tensor(node.input[0]), reader.attributes(node)
+    if not given.get("keepdims", 1) and len(node.input) == 1:
+        unknown(reader, node)
+        return
+    axis = given.get("axis", 0) % len(x.shape)
+    outs = [Tensor(part.shape, floating=x.floating) for part in reader.results[node.output[0]]]
+    sizes = tuple(out.shape[axis] for out in outs)
+    for out, end, size in zip(outs, np.cumsum(sizes), sizes, strict=True):
+        reader.add("slice", x, out, {"axis": axis, "index": np.arange(end - size, end), "parts": outs, "sizes": sizes})
+    reader.sequences[node.output[0]] = outs
+
+
+def sequence_at(reader: Reader, node: NodeProto) -> None:
+    parts, place = reader.sequences.get(node.input[0]), reader.static(node.input[1])
+    if parts is None or place is None:
+        unknown(reader, node)
+    else:
+        reader.values[node.output[0]] = parts[int(place.item())]
+
+
 def slice_(reader: Reader, node: NodeProto) -> None:
     """A cut from i to j is read as a split into what lies before, what is taken and what lies behind, so that i and j can follow."""
     x, cuts = reader.tensor(node.input[0]), slices(reader, node)
@@ -148,6 +170,8 @@ READINGS: dict[str, Reading] = {
     "Tile": tile,
     "Concat": concat,
     "Split": split,
+    "SplitToSequence": split_to_sequence,
+    "SequenceAt": sequence_at,
     "Slice": slice_,
     "Pad": pad,
 }

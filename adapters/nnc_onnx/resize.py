@@ -27,7 +27,7 @@ def resize(model: ModelProto, reshape: Reshape) -> None:
         raise SpeedupError(f"the plan resizes {reshape.op} {reshape.function!r}, which the model does not have: it is another model.")
     if reshape.op == "Slice":
         _slice(model, node, reshape)
-    elif reshape.op == "Split":
+    elif reshape.op in ("Split", "SplitToSequence"):
         _split(model, node, reshape)
     else:
         _shape(model, node, reshape)

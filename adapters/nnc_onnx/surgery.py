@@ -14,7 +14,7 @@ from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
 from nnc_onnx.layers import Finder, OnnxLayer, Slot, join
 from nnc_onnx.masks import unmasked
-from nnc_onnx.protos import copied, fresh, inputs_of, names, numbers, put, set_attribute
+from nnc_onnx.protos import captured, copied, fresh, inputs_of, names, numbers, put, set_attribute, stored
 from nnc_onnx.resize import resize
 
 Kept = Mapping[str, Mapping[int, Array]]
@@ -86,6 +86,16 @@ def _add_behind(node: NodeProto, bias: str, taken: set[str]) -> NodeProto:
     return helper.make_node("Add", [node.output[0], bias], [result], name=fresh(f"{node.name or result}_bias", taken))
 
 
+def _drop_replaced(model: ModelProto) -> None:
+    """Take out the sizes that no node reads any more."""
+    graph, floats = model.graph, stored(model)
+    read = {name for node in graph.node for name in (*node.input, *captured(node))} | {out.name for out in graph.output}
+    for number in reversed(range(len(graph.initializer))):
+        name = graph.initializer[number].name
+        if name not in read and name not in floats:
+            del graph.initializer[number]
+
+
 def _finished(model: ModelProto) -> ModelProto:
     """Note the new shapes, and let onnx's checker look at the result."""
     wanted = inputs_of(model)
@@ -94,6 +104,7 @@ def _finished(model: ModelProto) -> ModelProto:
         model.graph.input.extend(wanted)
         model.ir_version = max(model.ir_version, 4)
     del model.graph.value_info[:]
+    _drop_replaced(model)
     try:
         model = onnx.shape_inference.infer_shapes(model)
         onnx.checker.check_model(model)
