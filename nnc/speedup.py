@@ -17,7 +17,7 @@ import numpy as np
 
 from nnc.adapter import Adapter, Masks, Trace
 from nnc.errors import ConfigError, NothingRemoved, SpeedupError, TraceError
-from nnc.graph.ir import Array, Graph, Shape
+from nnc.graph.ir import Array, Graph
 from nnc.graph.plan import Plan, Reshape, Size
 from nnc.graph.propagate import Propagation, propagate
 from nnc.masks import normalise, unmasked
@@ -58,22 +58,35 @@ class ModelSpeedup:
         with unmasked(self._adapter):
             with self._timed("trace"):
                 trace = self._adapter.trace(self._inputs, self.masks)
-            with self._timed("plan"):
-                found = _propagated(trace.graph, self.masks)
-            with self._timed("shrink"):
-                small = self._adapter.shrink(found.plan, self.masks, found.folds)
-        with self._timed("check"):
-            self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found)
-            self.difference = _compare(trace.outputs, outputs)
+            small, found = self._settled(trace)
         _warn(self.plan, found.emptied)
         self.model = small
         return small
+
+    def _settled(self, trace: Trace) -> tuple[Any, Propagation]:
+        """Return the small model and what made it; where a size cannot change, start again with what hangs on it kept."""
+        fixed: dict[int, str] = {}
+        while True:
+            with self._timed("plan"):
+                found = _propagated(trace.graph, self.masks, fixed)
+            with self._timed("shrink"):
+                small = self._adapter.shrink(found.plan, self.masks, found.folds)
+            with self._timed("check"):
+                try:
+                    self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found)
+                except _FixedSize as stuck:
+                    if stuck.node in fixed:
+                        raise SpeedupError(str(stuck)) from stuck
+                    fixed[stuck.node] = str(stuck)
+                else:
+                    self.difference = _compare(trace.outputs, outputs)
+                    return small, found
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
         start = process_time()
         yield
-        self.seconds[step] = process_time() - start
+        self.seconds[step] = self.seconds.get(step, 0.0) + process_time() - start
 
     def report(self) -> Report:
         """Return the user's model and the small one side by side. Call `speedup_model()` first."""
@@ -84,9 +97,17 @@ class ModelSpeedup:
         return report(self._adapter.model, self.model, self._inputs, plan=self.plan, difference=self.difference)
 
 
-def _propagated(graph: Graph, masks: Masks) -> Propagation:
+class _FixedSize(Exception):
+    """The user's code fixes a size at a node (by number)."""
+
+    def __init__(self, node: int, reason: str) -> None:
+        super().__init__(reason)
+        self.node = node
+
+
+def _propagated(graph: Graph, masks: Masks, fixed: Mapping[int, str]) -> Propagation:
     try:
-        return propagate(graph, masks)
+        return propagate(graph, masks, fixed)
     except ValueError as error:
         raise SpeedupError(f"the model's graph could not be read: {error}. This is a mistake in nnc; please report it.") from error
 
@@ -96,13 +117,13 @@ def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation) -> 
     plan, waiting = found.plan, dict(enumerate(found.plan.reshapes))
     while True:
         trace, error = _attempt(adapter, inputs)
-        wrong = _first_wrong(graph, trace.graph, found.shapes, complete=error is None)
+        wrong = _first_wrong(graph, trace.graph, found, complete=error is None)
         if wrong is None and error is None:
             adapter.remember((*adapter.plans()[:-1], plan))
             return plan, trace.outputs
         place = _place(wrong, found, waiting, error)
         if place is None:
-            raise _unsettled(graph, found, wrong, error)
+            raise _unsettled(graph, wrong, error)
         plan = _rewritten(plan, place, adapter.rewrite(waiting.pop(place)))
 
 
@@ -120,11 +141,10 @@ def _rewritten(plan: Plan, place: int, sizes: tuple[Size, ...]) -> Plan:
     return replace(plan, sizes=(*plan.sizes, *sizes), reshapes=(*plan.reshapes[:place], reshape, *plan.reshapes[place + 1 :]))
 
 
-def _unsettled(graph: Graph, found: Propagation, wrong: int | None, error: TraceError | None) -> SpeedupError:
+def _unsettled(graph: Graph, wrong: int | None, error: TraceError | None) -> Exception:
     if wrong is None:
         return SpeedupError(f"the small model does not run: {error}")
-    wanted = [list(shape) for shape in found.shapes[wrong]]
-    return SpeedupError(f"{graph.nodes[wrong].place} does not give the shape {wanted[0]} in the small model: a size is fixed there")
+    return _FixedSize(wrong, f"{graph.nodes[wrong].place} needs its size: the code there fixes it")
 
 
 def _attempt(adapter: Adapter, inputs: Any) -> tuple[Trace, TraceError | None]:
@@ -135,10 +155,12 @@ def _attempt(adapter: Adapter, inputs: Any) -> tuple[Trace, TraceError | None]:
         return Trace(error.graph or Graph(), ()), error
 
 
-def _first_wrong(graph: Graph, small: Graph, shapes: Sequence[tuple[Shape, ...]], complete: bool) -> int | None:
-    """Return the first node of the small model whose kind or shape is not the plan's, or at which it stopped."""
-    for number, (expected, node, wanted) in enumerate(zip(graph.nodes, small.nodes, shapes, strict=False)):
+def _first_wrong(graph: Graph, small: Graph, found: Propagation, complete: bool) -> int | None:
+    """Return the first node of the small model whose kind, shape or slice is not the plan's, or at which it stopped."""
+    for number, (expected, node, wanted) in enumerate(zip(graph.nodes, small.nodes, found.shapes, strict=False)):
         if node.kind != expected.kind or tuple(tensor.shape for tensor in node.outputs) != wanted:
+            return number
+        if number in found.indices and not np.array_equal(node.attrs["index"], found.indices[number]):
             return number
     if small.nodes and len(small.nodes) < len(graph.nodes):
         return len(small.nodes)

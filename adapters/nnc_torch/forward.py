@@ -24,7 +24,8 @@ def rewrite(model: nn.Module, reshape: Reshape) -> tuple[Size, ...]:
     Raises SpeedupError, with what to write there instead, where that cannot be done.
     """
     module = model.get_submodule(reshape.layer)
-    name = reshape.function.rpartition(".")[2] or "forward"
+    # A lambda, or a comprehension, stands in the source of the method around it.
+    name = reshape.function.partition(".<locals>")[0].rpartition(".")[2] or "forward"
     method = getattr(module, name, None)
     if not isinstance(method, types.MethodType):
         raise SpeedupError(f"{_place(reshape)}: {reshape.function} is no method of {type(module).__name__}; {_advice(reshape)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -20,14 +21,16 @@ from nnc.graph.plan import Group, Kept, Member, Plan, Reshape, Size
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values, analyse, weighted
 
+NOTHING: Mapping[int, str] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Propagation:
     """A plan, with what carries it out and checks it.
 
     `folds` are addends of full size, by bias path. `shapes` gives, per node of the graph, the shapes that its outputs must have
-    in the small model; `resized` finds, by the number of a node, its entry in `plan.reshapes`. `emptied` are axes of which
-    everything was masked, so that one index was kept.
+    in the small model, and `indices`, for a slice of an axis that changes, what it must take there. `resized` finds, by the number
+    of a node, its entry in `plan.reshapes`. `emptied` are axes of which everything was masked, so that one index was kept.
     """
 
     plan: Plan
@@ -35,6 +38,7 @@ class Propagation:
     shapes: list[tuple[Shape, ...]]
     resized: dict[int, int]
     emptied: tuple[str, ...]
+    indices: dict[int, Array]
 
 
 @dataclass
@@ -49,8 +53,10 @@ class _State:
     stays: Array
 
 
-def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]]) -> Propagation:
+def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]], fixed: Mapping[int, str] = NOTHING) -> Propagation:
     """Return what follows from `masks` ({layer: {parameter: boolean array in canonical shape}}) for a traced graph.
+
+    `fixed` are nodes (by number) of which no size may change, with the reason.
 
     Raises ValueError where a node's shapes contradict its kind (an adapter's mistake).
     """
@@ -60,6 +66,8 @@ def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]]) -> Propaga
     summed = list(contractions(graph, state.values))
     for classes, reason in withheld(labels, state.bindings):
         _stay(state, classes, reason)
+    for number, reason in fixed.items():
+        _stay_around(state, graph.nodes[number], reason)
     _stay_unless_safe(state, summed)
     emptied = _keep_one(state)
     folds = _folds(state, summed)
@@ -76,7 +84,7 @@ def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]]) -> Propaga
         kept=tuple(_kept(state, flat)),
     )
     shapes = [tuple(sizes.shape(tensor) for tensor in node.outputs) for node in graph.nodes]
-    return Propagation(plan, folds, shapes, resized, emptied)
+    return Propagation(plan, folds, shapes, resized, emptied, dict(_indices(graph, labels, dead)))
 
 
 def _stay(state: _State, classes: Array, reason: str) -> None:
@@ -85,6 +93,25 @@ def _stay(state: _State, classes: Array, reason: str) -> None:
     if len(fresh):
         state.stays[fresh] = len(state.why)
         state.why.append(reason)
+
+
+def _stay_around(state: _State, node: Node, reason: str) -> None:
+    """Keep every class on an axis that a node reads or gives."""
+    for tensor in (*node.inputs, *node.outputs):
+        for axis in state.labels.axes[tensor] if tensor is not None else ():
+            for factor in state.labels.of(axis):
+                _stay(state, state.labels.classes(factor), reason)
+
+
+def _indices(graph: Graph, labels: Labels, dead: Array) -> Iterator[tuple[int, Array]]:
+    """Yield (number of a slice, the indices that it must take of the small model's axis)."""
+    for number, node in enumerate(graph.nodes):
+        if node.kind == "slice" and node.inputs[0] is not None:
+            axis = node.attrs["axis"]
+            whole = labels.keep(labels.axes[node.inputs[0]][axis], dead)
+            if not whole.all():
+                part = labels.keep(labels.axes[node.outputs[0]][axis], dead)
+                yield number, (np.cumsum(whole) - 1)[np.asarray(node.attrs["index"])[part]]
 
 
 def _stay_unless_safe(state: _State, summed: list[Contraction]) -> None:

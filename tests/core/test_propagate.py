@@ -277,3 +277,14 @@ def test_a_plan_prints_the_chain_of_consequences():
         "  therefore conv1 bias [1, 3] of 4",
         "  therefore conv2 input channels [1, 3] of 4",
     ]
+
+
+def test_a_node_whose_sizes_are_fixed_keeps_what_it_reads():
+    p = lenet()
+    flatten = next(number for number, node in enumerate(p.graph.nodes) if node.kind == "reshape")
+
+    plan = propagate(p.graph, masked(p, "conv1", 1) | masked(p, "conv2", 5), {flatten: "a literal"}).plan
+
+    assert removed(plan, "conv1.weight", 0) == [1]
+    assert removed(plan, "conv2.weight", 0) == []
+    assert [kept.reason for kept in plan.kept] == ["a literal"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Gated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.up = nn.Linear(16, 48)
-        self.mix = nn.Parameter(torch.empty(24, 20))
+        self.mix = nn.Parameter(torch.zeros(24, 20))
         self.down = nn.Linear(20, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -131,7 +132,7 @@ class CalledTwice(nn.Module):
 class Recurrent(nn.Module):
     """A recurrent layer between linear ones."""
 
-    def __init__(self, cell: type[nn.Module]) -> None:
+    def __init__(self, cell: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.before, self.cell = nn.Linear(8, 16), cell(16, 12, batch_first=True)
         self.up, self.last = nn.Linear(12, 32), nn.Linear(32, 5)
@@ -157,8 +158,98 @@ class FusedHeads(nn.Module):
         return self.head(x + self.proj(y))
 
 
-def stack(*layers: nn.Module) -> Callable[[], nn.Module]:
-    return lambda: nn.Sequential(*layers)
+class OwnHeads(nn.Module):
+    """Attention by hand, with the number of heads as a literal in a lambda."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.output = (nn.Linear(32, 32) for _ in range(4))
+        self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        normed = self.norm(x)
+        b, n, _ = x.shape
+        by_head = lambda y: y.view(b, n, 4, 8).transpose(1, 2)  # noqa: E731
+        q, k, v = by_head(self.query(normed)), by_head(self.key(normed)), by_head(self.value(normed))
+        mixed = (q @ k.transpose(-1, -2) / 8**0.5).softmax(-1) @ v
+        return self.head(x + self.output(mixed.transpose(1, 2).reshape(b, n, -1)))
+
+
+class EinsumHeads(nn.Module):
+    """Attention by chunk, unflatten and einsum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.output = nn.Linear(32, 96, bias=False), nn.Linear(32, 32)
+        self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, 5)
+        self.heads = 4
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in self.qkv(self.norm(x)).chunk(3, -1))
+        weights = torch.einsum("bqhd,bkhd->bhqk", q, k).softmax(-1)
+        return self.head(x + self.output(torch.einsum("bhqk,bkhd->bqhd", weights, v).flatten(2)))
+
+
+class Dense(nn.Module):
+    """DenseNet: everything is concatenated, then flattened with the channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        blocks = (nn.Sequential(nn.BatchNorm2d(w), nn.ReLU(), nn.Conv2d(w, 4, 3, padding=1)) for w in (8, 12, 16))
+        self.blocks, self.head = nn.ModuleList(blocks), nn.Linear(20 * 16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = torch.cat([x, block(x)], 1)
+        return self.head(functional.max_pool2d(x, 4).permute(0, 2, 3, 1).flatten(1))
+
+
+class Shuffled(nn.Module):
+    """ShuffleNetV2: half of the channels pass by, then all are shuffled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 5, 1)
+        self.units = nn.ModuleList(self.unit() for _ in range(2))
+
+    @staticmethod
+    def unit() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for unit in self.units:
+            passed, worked = x.chunk(2, 1)
+            x = torch.cat([passed, unit(worked)], 1)
+            b, c, h, w = x.shape
+            x = x.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)
+        return self.head(x)
+
+
+class PythonSlices(nn.Module):
+    """Slices whose bounds stand in the code: what they take cannot change, what is beside them can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(8, 24), nn.Linear(12, 16), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = functional.relu(self.first(x))
+        return self.third(functional.relu(self.second(y[..., ::2]) + self.second(y[..., 12:])))
+
+
+class Decoded(nn.Module):
+    """nn.TransformerDecoderLayer: a causal mask, and attention to a memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.TransformerDecoderLayer(32, 4, 64, batch_first=True), nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        return self.head(self.layer(x, memory, tgt_mask=mask, tgt_is_causal=True))
 
 
 def image() -> torch.Tensor:
@@ -213,5 +304,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "called-twice": (CalledTwice, lambda: noise(2, 8)),
     "lstm": (lambda: Recurrent(nn.LSTM), lambda: noise(2, 6, 8)),
     "gru": (lambda: Recurrent(nn.GRU), lambda: noise(2, 6, 8)),
+    "gru-two-layers": (lambda: Recurrent(partial(nn.GRU, num_layers=2)), lambda: noise(2, 6, 8)),
     "fused-qkv": (FusedHeads, lambda: noise(2, 6, 32)),
+    "own-heads": (OwnHeads, lambda: noise(2, 6, 32)),
+    "einsum-heads": (EinsumHeads, lambda: noise(4, 4, 32)),
+    "transformer-decoder": (Decoded, lambda: (noise(2, 6, 32), noise(2, 5, 32))),
+    "densenet": (Dense, lambda: noise(2, 3, 16, 16)),
+    "shufflenet-v2": (Shuffled, image),
+    "python-slices": (PythonSlices, lambda: noise(2, 8)),
 }

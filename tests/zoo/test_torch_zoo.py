@@ -14,7 +14,7 @@ from tests.zoo.transformers_zoo import TRANSFORMERS
 ZOO = {**TRANSFORMERS, **NETWORKS}
 
 #: The largest fraction of the parameters that may be left at half sparsity.
-LEFT = {"lstm": 0.9}
+LEFT = {"lstm": 0.9, "gru-two-layers": 0.8, "python-slices": 0.9}
 
 
 def made(name):
@@ -108,6 +108,24 @@ def test_tied_embeddings_stay_tied():
     small, _ = shrunk(*made("tied-embedding"))
 
     assert small.head.weight is small.embedding.weight
+
+
+def test_what_a_literal_slice_takes_is_kept_with_the_reason():
+    _, speedup = shrunk(*made("python-slices"))
+
+    assert any("aten.slice" in kept.reason and "the code there fixes it" in kept.reason for kept in speedup.plan.kept)
+
+
+def test_a_recurrent_state_stays_and_its_layer_is_named():
+    model, inputs = made("gru")
+    unread = np.ones((32, 12), bool)
+    unread[:, 3] = False
+
+    speedup = nnc.ModelSpeedup(model, inputs, {"up": {"weight": unread}})
+    with pytest.warns(NothingRemoved, match="in cell"):
+        speedup.speedup_model()
+
+    assert ("up.weight axis 1", 1) in [(kept.where, kept.count) for kept in speedup.plan.kept]
 
 
 def test_a_grouped_query_attention_keeps_its_groups():

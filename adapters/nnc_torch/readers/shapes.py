@@ -50,6 +50,15 @@ def transpose(call: Call) -> None:
     _permuted(call, tuple(order))
 
 
+def transpose_in_place(call: Call) -> None:
+    """transpose_(self, dim0, dim1): self is seen otherwise from now on; its memory, and what else sees it, is as it was."""
+    order = list(range(call["self"].dim()))
+    a, b = call["dim0"], call["dim1"]
+    order[a], order[b] = order[b], order[a]
+    slot = call.values.slot(call["self"])
+    slot.value, slot.weight = call.node("transpose", (call.read("self"),), call.output.shape, permutation=tuple(order)), None
+
+
 def t(call: Call) -> None:
     """t(self): a matrix transposed; a vector as it is."""
     _permuted(call, tuple(reversed(range(call["self"].dim()))))
@@ -190,6 +199,7 @@ READERS = {
     aten.unsqueeze: resized,
     aten.permute: permute,
     aten.transpose: transpose,
+    aten.transpose_: transpose_in_place,
     aten.t: t,
     aten.expand: expand,
     aten.repeat: repeat,
@@ -197,6 +207,8 @@ READERS = {
     aten.stack: stack,
     aten.split: split,
     aten.split_with_sizes: split,
+    aten.unsafe_split: split,
+    aten.unsafe_split_with_sizes: split,
     aten.unbind: unbind,
     aten.slice: slice_,
     aten.select: select,
