@@ -39,7 +39,7 @@ def _split(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
         if given.name == "num_outputs":
             del node.attribute[number]
             break
-    node.input.append(_constant(model, f"{node.output[0]}_sizes", np.asarray(reshape.new)))
+    node.input.append(_constant(model, f"{node.output[0]}_sizes", np.asarray(reshape.new, np.int64)))
 
 
 def _slice(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
@@ -74,31 +74,49 @@ def _shape(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
     new = [None if old == size else size for old, size in zip(reshape.old, reshape.new, strict=True)]
     written = literal(model, node.input[1])
     if written is not None:
-        node.input[1] = _constant(model, f"{node.output[0]}_shape", _changed(written.ravel(), new))
+        node.input[1] = _constant(model, f"{node.output[0]}_shape", _changed(written.ravel(), new).astype(np.int64))
         return
-    parts = next((made for made in model.graph.node if made.output[0] == node.input[1] and made.op_type == "Concat"), None)
-    if parts is not None:
-        _joined(model, node, parts, new)
+    maker = _maker(model, node.input[1])
+    cast = maker if maker is not None and maker.op_type == "Cast" else None
+    parts = _maker(model, cast.input[0]) if cast is not None else maker
+    if parts is not None and parts.op_type == "Concat":
+        _joined(model, node, parts, cast, new)
 
 
-def _joined(model: ModelProto, node: NodeProto, parts: NodeProto, new: list[int | None]) -> None:
+def _maker(model: ModelProto, name: str) -> NodeProto | None:
+    return next((node for node in model.graph.node if name in node.output), None)
+
+
+def _joined(model: ModelProto, node: NodeProto, parts: NodeProto, cast: NodeProto | None, new: list[int | None]) -> None:
     """A shape that is put together: what is written down of it changes, what is computed follows by itself."""
     known = [literal(model, name) for name in parts.input]
     computed = [part for part in known if part is None]
     free = len(new) - sum(part.size for part in known if part is not None)
     if free != len(computed) and len(computed) != 1:
         return  # which size each of several computed parts gives is not known; where one is wrong, the small model's trace shows it
-    copy, start = NodeProto(), 0
-    copy.CopyFrom(parts)
-    copy.name = copy.output[0] = fresh(f"{node.output[0]}_shape", names(model))
+    copy, start = _copy(model, parts, f"{node.output[0]}_shape"), 0
     for number, part in enumerate(known):
         length = (1 if free == len(computed) else free) if part is None else part.size
         if part is not None:
-            copy.input[number] = _constant(model, f"{node.output[0]}_sizes", _changed(part.ravel(), new[start : start + length]))
+            value = _changed(part.ravel(), new[start : start + length]).astype(part.dtype)
+            copy.input[number] = _constant(model, f"{node.output[0]}_sizes", value)
         start += length
     node.input[1] = copy.output[0]
-    place = next(number for number, made in enumerate(model.graph.node) if made.output[0] == parts.output[0])
-    model.graph.node.insert(place + 1, copy)
+    made = [copy]
+    if cast is not None:
+        made.append(_copy(model, cast, f"{node.output[0]}_cast"))
+        made[1].input[0], node.input[1] = copy.output[0], made[1].output[0]
+    place = next(number for number, each in enumerate(model.graph.node) if each.output[0] == parts.output[0])
+    for offset, each in enumerate(made, 1):
+        model.graph.node.insert(place + offset, each)
+
+
+def _copy(model: ModelProto, node: NodeProto, name: str) -> NodeProto:
+    """Return a node that does the same under another name: the old one may serve others."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    copy.name = copy.output[0] = fresh(name, names(model))
+    return copy
 
 
 def _changed(written: Array, new: list[int | None]) -> Array:
@@ -108,7 +126,7 @@ def _changed(written: Array, new: list[int | None]) -> Array:
 
 def _constant(model: ModelProto, name: str, value: Array) -> str:
     name = fresh(name, names(model))
-    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     return name
 
 
