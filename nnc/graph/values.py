@@ -64,9 +64,10 @@ class Values:
         self._known[tensor] = {axis: value for axis, value in known.items() if not np.isnan(value).all()}
 
     def _given(self, tensor: Tensor) -> Known:
-        if tensor.data is not None and tensor.floating and len(tensor.shape) <= 1:
-            numbers = self.numbers(tensor)
-            return {0: numbers} if tensor.shape else {-1: numbers.reshape(1)}
+        wide = [axis for axis, size in enumerate(tensor.shape) if size != 1]
+        if tensor.data is not None and tensor.floating and len(wide) <= 1:
+            # A vector, however many axes of size 1 stand around it: a bias of shape (1, C, 1, 1), say. A single number is at -1.
+            return {wide[0] if wide else -1: self.numbers(tensor).reshape(-1)}
         mask = self.masks.get(tensor.name) if tensor.name else None
         if mask is None:
             return {}
@@ -144,7 +145,7 @@ def binary(node: Node, values: Values) -> None:
 def _aligned(x: Tensor, y: Tensor, axis: int, values: Values) -> Array | None:
     """Return the known values of an operand along an axis of the result, or None."""
     known = values.of(x)
-    if not x.shape:
+    if all(size == 1 for size in x.shape):
         return known.get(-1)
     own = axis - (len(y.shape) - len(x.shape))
     if own < 0 or own not in known or x.shape[own] != y.shape[axis]:

@@ -288,3 +288,15 @@ def test_a_node_whose_sizes_are_fixed_keeps_what_it_reads():
     assert removed(plan, "conv1.weight", 0) == [1]
     assert removed(plan, "conv2.weight", 0) == []
     assert [kept.reason for kept in plan.kept] == ["a literal"]
+
+
+def test_a_bias_of_many_axes_is_a_vector_all_the_same():
+    p = Pencil()
+    x = p.conv(p.input(2, 3, 8, 8), "first", 4, bias=False)
+    shift = p.parameter("shift", 1, 4, 1, 1)
+    p.output(p.conv(p.add(p.mul(x, p.parameter("scale", 1, 1, 1)), shift), "last", 2, kernel=1))
+
+    found = propagate(p.graph, masked(p, "first", 1))
+
+    assert removed(found.plan, "shift", 1) == [1]
+    np.testing.assert_allclose(found.folds["last.bias"], p.numbers["last.weight"][:, 1, 0, 0] * p.numbers["shift"][0, 1, 0, 0])
