@@ -64,29 +64,42 @@ class ModelSpeedup:
         return small
 
     def _settled(self, trace: Trace) -> tuple[Any, Propagation]:
-        """Return the small model and what made it; where a size cannot change, start again with what hangs on it kept."""
+        """Return the small model and what made it.
+
+        Where a size cannot change, start again with what hangs on it kept; where the numbers that layers hold turn out to be no
+        sizes (a channel count that the code also divides by), start again with these left alone.
+        """
         fixed: dict[int, str] = {}
         while True:
-            with self._timed("plan"):
-                found = _propagated(trace.graph, self.masks, fixed)
-            with self._timed("shrink"):
-                small = self._adapter.shrink(found.plan, self.masks, found.folds)
-            with self._timed("check"):
-                try:
-                    self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found)
-                except _FixedSize as stuck:
-                    if stuck.node in fixed:
-                        raise SpeedupError(str(stuck)) from stuck
-                    fixed[stuck.node] = str(stuck)
-                else:
-                    self.difference = _compare(trace.outputs, outputs)
-                    return small, found
+            try:
+                return self._attempted(trace, fixed)
+            except _FixedSize as stuck:
+                if stuck.node in fixed:
+                    raise SpeedupError(str(stuck)) from stuck
+                fixed[stuck.node] = str(stuck)
+            except SpeedupError:
+                if not trace.graph.numbers:
+                    raise
+                trace.graph.numbers.clear()
+                fixed.clear()
+
+    def _attempted(self, trace: Trace, fixed: Mapping[int, str]) -> tuple[Any, Propagation]:
+        with self._timed("plan"):
+            found = _propagated(trace.graph, self.masks, fixed)
+        with self._timed("shrink"):
+            small = self._adapter.shrink(found.plan, self.masks, found.folds)
+        with self._timed("check"):
+            self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found)
+            self.difference = _compare(trace.outputs, outputs)
+        return small, found
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
         start = process_time()
-        yield
-        self.seconds[step] = self.seconds.get(step, 0.0) + process_time() - start
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + process_time() - start
 
     def report(self) -> Report:
         """Return the user's model and the small one side by side. Call `speedup_model()` first."""

@@ -240,6 +240,18 @@ class PythonSlices(nn.Module):
         return self.third(functional.relu(self.second(y[..., ::2]) + self.second(y[..., 12:])))
 
 
+class Scaled(nn.Module):
+    """A number that equals a count of channels and is none: the code divides by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden_channels = 24
+        self.first, self.second = nn.Linear(8, 24), nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(functional.relu(self.first(x)).reshape(*x.shape[:-1], -1) / self.hidden_channels**0.5)
+
+
 class Decoded(nn.Module):
     """nn.TransformerDecoderLayer: a causal mask, and attention to a memory."""
 
@@ -311,5 +323,6 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "transformer-decoder": (Decoded, lambda: (noise(2, 6, 32), noise(2, 5, 32))),
     "densenet": (Dense, lambda: noise(2, 3, 16, 16)),
     "shufflenet-v2": (Shuffled, image),
+    "scaled": (Scaled, lambda: noise(2, 8)),
     "python-slices": (PythonSlices, lambda: noise(2, 8)),
 }

@@ -96,6 +96,7 @@ def test_an_architecture_shrinks_exactly_and_loads_again(name, tmp_path):
         ("fused-qkv", "", "num_heads", 2),
         ("fused-qkv", "", "head_dim", 8),
         ("group-norm", "1", "num_groups", 4),
+        ("scaled", "", "hidden_channels", 24),
     ],
 )
 def test_an_attribute_follows_its_axis_and_no_other(name, layer, attribute, size):
