@@ -54,3 +54,9 @@ def follow_projections(layer: keras.Layer) -> None:
     built = {key: (*shape[:-1], widths[key]) if key in widths and shape is not None else shape for key, shape in shapes.items()}
     if built:
         layer.__dict__["_build_shapes_dict"] = built
+
+
+def heads(layer: keras.Layer) -> dict[str, int]:
+    """Return the numbers of heads that an attention has, by the names that Keras gives them."""
+    names = ("num_query_heads", "num_key_value_heads") if is_grouped(layer) else ("num_heads",)
+    return {name: int(getattr(layer, name)) for name in names}

@@ -19,9 +19,10 @@ import tensorflow as tf
 
 from nnc.graph.ir import Array, Shape
 from nnc_tensorflow import ops
+from nnc_tensorflow.attention import heads, is_attention
 from nnc_tensorflow.kinds import PRUNABLE, op_types
 from nnc_tensorflow.layouts import Layout, layout_of
-from nnc_tensorflow.names import MASKS, named_layers, own_variables
+from nnc_tensorflow.names import MASKS, is_graph, named_layers, own_variables
 
 _CANONICAL = {
     "kernel": "weight",
@@ -121,3 +122,18 @@ def keras_layers(model: keras.Layer) -> list[KerasLayer]:
     """Return the layers that hold parameters of their own, in the order in which the model defines them."""
     wrapped = (KerasLayer(name, layer) for name, layer in named_layers(model).items())
     return [layer for layer in wrapped if layer.slots]
+
+
+def numbers_of(layers: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Return the whole numbers above 1 that layers of the user's own classes, and Keras' attentions, note in attributes, by layer."""
+    held = ((name, _numbers_in(layer)) for name, layer in layers.items())
+    return {name: numbers for name, numbers in held if numbers}
+
+
+def _numbers_in(layer: Any) -> dict[str, int]:
+    if is_attention(layer):
+        return {name: number for name, number in heads(layer).items() if number > 1}
+    if is_graph(layer) or layer.__class__.__module__.startswith("keras.src."):
+        return {}
+    own = vars(layer).items()
+    return {name: value for name, value in own if type(value) is int and value > 1 and not name.startswith("_")}

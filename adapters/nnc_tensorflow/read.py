@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from nnc.graph.ir import Array, Graph, Node, Shape, Tensor, constant
-from nnc_tensorflow.layers import KerasLayer
+from nnc_tensorflow.layers import KerasLayer, numbers_of
 from nnc_tensorflow.layouts import LINEAR, Layout
 from nnc_tensorflow.names import MASKS
 from nnc_tensorflow.trace import Recording
@@ -51,7 +51,8 @@ class Reader:
     """Builds a `Graph` out of a recording; `values` holds what each of TensorFlow's tensors became."""
 
     def __init__(self, recording: Recording, layers: Sequence[KerasLayer], readings: Mapping[str, Reading]) -> None:
-        self.recording, self.readings, self.graph = recording, readings, Graph()
+        self.recording, self.readings = recording, readings
+        self.graph = Graph(numbers=numbers_of(recording.layers))
         self.values: dict[Any, Tensor | Parameter] = {}
         self._masks: set[Any] = set()
         self._parameters = _parameters(layers)

@@ -57,6 +57,47 @@ def grouped_queries():
     return built(Transformer(lambda: layers.GroupQueryAttention(8, 4, 2)), noise(2, 6, 12))
 
 
+class OwnAttention(layers.Layer):
+    """Attention as people write it: four Dense layers, reshape, transpose, matmul."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.head_dim = 4, 8
+        self.query, self.key, self.value, self.out = (layers.Dense(32) for _ in range(4))
+
+    def parted(self, x):
+        batch, length = ops.shape(x)[0], ops.shape(x)[1]
+        return ops.transpose(ops.reshape(x, (batch, length, self.num_heads, self.head_dim)), (0, 2, 1, 3))
+
+    def call(self, x, y):
+        q, k, v = self.parted(self.query(x)), self.parted(self.key(y)), self.parted(self.value(y))
+        scores = ops.softmax(ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))) / self.head_dim**0.5)
+        x = ops.transpose(ops.matmul(scores, v), (0, 2, 1, 3))
+        return self.out(ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], self.num_heads * self.head_dim)))
+
+
+class FusedAttention(layers.Layer):
+    """One Dense layer for query, key and value, sizes written as literals."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = layers.Dense(96), layers.Dense(32)
+
+    def call(self, x, y):
+        parts = ops.transpose(ops.reshape(self.qkv(x), (-1, 6, 3, 4, 8)), (2, 0, 3, 1, 4))
+        scores = ops.softmax(ops.einsum("bhqd,bhkd->bhqk", parts[0], parts[1]) * 8**-0.5)
+        x = ops.transpose(ops.einsum("bhqk,bhkd->bhqd", scores, parts[2]), (0, 2, 1, 3))
+        return self.out(ops.reshape(x, (-1, 6, 32)))
+
+
+def own_attention():
+    return built(Transformer(OwnAttention), noise(2, 6, 12))
+
+
+def fused_attention():
+    return built(Transformer(FusedAttention), noise(2, 6, 12))
+
+
 def functional_attention():
     given = keras.Input((6, 12))
     x = layers.Dense(32)(given)
@@ -218,6 +259,8 @@ NETWORKS = {
     attention: 0.55,
     attention_with_scores: 0.55,
     grouped_queries: 0.55,
+    own_attention: 0.55,
+    fused_attention: 0.55,
     functional_attention: 0.55,
     cross_attention: 0.55,
     causal_attention: 0.6,

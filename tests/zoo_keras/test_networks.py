@@ -13,7 +13,14 @@ from tests.zoo_keras.architectures import BACKBONES, backbone
 from tests.zoo_keras.checks import assert_exact, difference, pruned, run
 from tests.zoo_keras.networks import NETWORKS
 
-SUBCLASSED = (networks.attention, networks.grouped_queries, networks.split_at_indices, networks.tied_embedding)
+SUBCLASSED = (
+    networks.attention,
+    networks.grouped_queries,
+    networks.own_attention,
+    networks.fused_attention,
+    networks.split_at_indices,
+    networks.tied_embedding,
+)
 FUNCTIONAL = (networks.functional_attention, networks.functional_split, networks.group_norm, networks.unscaled_norm, networks.one_dimension)
 
 
@@ -70,13 +77,21 @@ def test_a_small_network_exports_as_saved_model(network, tmp_path):
 
 
 def test_the_attention_holds_the_heads_that_are_left():
-    attention = pruned(*networks.attention()).small.blocks[0].attention
+    case = pruned(*networks.attention())
+    attention = case.small.blocks[0].attention
 
+    assert "blocks.0.attention.num_heads: 4 -> 2" in str(case.speed.plan)
     assert attention.num_heads == 2
     assert attention.query_dense.kernel.shape == (32, 2, 8)
     assert attention.query_dense.partial_output_shape[-2:] == (2, 8)
     assert attention.output_dense.kernel.shape == (2, 8, 32)
     assert attention.get_config()["num_heads"] == 2
+
+
+def test_an_attention_of_ones_own_notes_its_heads():
+    attention = pruned(*networks.own_attention()).small.blocks[0].attention
+
+    assert (attention.num_heads, attention.head_dim) == (2, 8)
 
 
 def test_grouped_queries_leave_with_their_keys():
