@@ -123,7 +123,7 @@ def test_a_recipe_that_lacks_a_key_is_an_error(framework, key):
         ("net", "'net' is no file. Write file.py:build"),
         ("json:lods", "json has no 'lods'; nearest: 'loads'"),
         ("no_such_package:build", "ModuleNotFoundError"),
-        ("recipe.json", "is of no format that nnc reads (.keras)"),
+        ("recipe.json", "is of no format that nnc reads (.keras, .onnx)"),
         ("json:__name__", "which is no model of a framework"),
     ],
 )
