@@ -160,7 +160,8 @@ def _demo(framework: str) -> Demo:
     from nnc.registry import registry
 
     try:
-        return registry().demos[framework]()  # type: ignore[no-any-return]
+        found: Demo = registry().demos[framework]()
+        return found
     except ImportError as error:
         extra = next((found.extra for found in registry().frameworks if found.name == framework), framework)
         raise MissingFramework(f"{framework} cannot be imported: {error}. Install it: pip install 'nnc-toolkit[{extra}]'.") from error

@@ -22,6 +22,7 @@ from nnc_schemas import PruneSpec, Recipe
 if TYPE_CHECKING:
     from nnc.algorithm import Pruner
     from nnc.report import Report
+    from nnc.speedup import ModelSpeedup
 
 #: What prunes the entries for which the user names no algorithm: structured, and it needs no data.
 DEFAULT = "l1_norm"
@@ -53,7 +54,7 @@ class Compressed:
         self.model = model
         self.masks = masks
         self.example_inputs = example_inputs
-        self._speedup: Any = None
+        self._speedup: ModelSpeedup | None = None
 
     def speedup(self) -> Any:
         """Cut what is masked out of the model, keep the small model in `.model`, and return it.
@@ -73,7 +74,7 @@ class Compressed:
     def report(self) -> Report:
         """Return parameters, bytes, MACs and measured latency of the original and of `.model`."""
         if self._speedup is not None:
-            return self._speedup.report()  # type: ignore[no-any-return]
+            return self._speedup.report()
         from nnc.report import report
 
         return report(self.original, self.model, self._inputs("report"))

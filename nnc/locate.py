@@ -62,10 +62,11 @@ def _file_module(path: Path) -> ModuleType:
     _search(path.parent.resolve())
     spec = spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
+    loader = spec.loader
     module = module_from_spec(spec)
     # Classes of the file must be found by their module's name, as `inspect` and pickling do.
     sys.modules[path.stem] = module
-    _run(str(path), lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    _run(str(path), lambda: loader.exec_module(module))
     return module
 
 

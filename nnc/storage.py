@@ -130,7 +130,7 @@ def _read_index(source: Path) -> dict[str, Any]:
         what = f"has no {_INDEX}, so nnc.save did not write it" if source.is_dir() else "is no folder"
         raise StorageError(f"{source}: {what}.")
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         written = index["format"]
         missing = {"framework", "sha256", "plans", "blueprint", "nnc"} - index.keys()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -139,7 +139,7 @@ def _read_index(source: Path) -> dict[str, Any]:
         raise StorageError(f"{path}: has format {written!r}; this nnc reads {FORMAT}. Upgrade to nnc {index.get('nnc')}.")
     if missing:
         raise StorageError(f"{path}: lacks {', '.join(sorted(missing))}; nnc.save did not write it.")
-    return index  # type: ignore[no-any-return]
+    return index
 
 
 def _read_tensors(source: Path, index: Mapping[str, Any]) -> dict[str, Array]:
