@@ -19,6 +19,7 @@ from nnc.errors import (
     SpeedupError,
     StorageError,
     TraceError,
+    TrainingError,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ __all__ = [
     "SpeedupError",
     "StorageError",
     "TraceError",
+    "TrainingError",
     "__version__",
     "algorithms",
     "compress",

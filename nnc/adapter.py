@@ -6,12 +6,14 @@ sum. Parameters pass this border in the canonical orientation `(out, in, *kernel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nnc.graph.ir import Array, Graph, Shape
 from nnc.graph.plan import Plan, Reshape, Size
+from nnc.objective import Objective
+from nnc.views import Learning, Site, Views
 
 #: {layer name: {parameter name: boolean array in the canonical shape}}; True stays, False is masked.
 Masks = dict[str, dict[str, Array]]
@@ -21,9 +23,23 @@ class Ops(Protocol):
     """The framework's tensor operations under the names of the array API standard (data-apis.org/array-api, 2024.12).
 
     Algorithms use: abs, sum, sqrt, square, max, matmul, reshape, asarray and arithmetic operators on the tensors themselves.
+    Everything is differentiable where the framework trains. Beyond the standard there are the verbs below, and `sigmoid(x)`,
+    `softmax(x, axis)`, `log_softmax(x, axis)`.
     """
 
     def __getattr__(self, name: str) -> Any: ...
+
+    def stop_gradient(self, x: Any) -> Any:
+        """Return the same numbers, through which no gradient flows."""
+        ...
+
+    def with_gradient(self, forward: Callable[..., Any], backward: Callable[..., Any], *tensors: Any) -> Any:
+        """Return `forward(*tensors)[0]` with the gradient that `backward` gives, instead of the framework's.
+
+        `forward(*tensors) -> (y, saved)`, saved a tuple of tensors; `backward(gradient, *saved)` returns one gradient for each of
+        `tensors`, or None. Neither records gradients itself.
+        """
+        ...
 
 
 class Layer(Protocol):
@@ -151,4 +167,89 @@ class Adapter(Protocol):
     @staticmethod
     def rebuild(blueprint: Mapping[str, Any]) -> Any:
         """Return the model, with numbers of no meaning, whose adapter gave `blueprint`. Raises `StorageError` where it cannot be read."""
+        ...
+
+
+#: Numbers of the variables that views and objectives keep: {(site or objective name, view name or ""): {variable: array}}.
+Numbers = dict[tuple[str, str], dict[str, Array]]
+
+
+class TrainableAdapter(Adapter, Protocol):
+    """An adapter of a framework that trains. A model that was never instrumented is untouched by all of this."""
+
+    def forward(self, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:
+        """Run one batch (a tensor, a tuple of them, or a dict of names) eagerly and without gradients.
+
+        Return the model's outputs as the framework gives them, and what passed each of `sites`, as the framework's tensors in its
+        own layout. Raises `ConfigError` for a batch that the model rejects, or a site that no forward pass reaches.
+        """
+        ...
+
+    def gradients(self, loss: Callable[[Any], Any], sites: Collection[Site]) -> tuple[float, dict[Site, Any]]:
+        """Return `loss(model)` of one batch, and its gradient with respect to each of `sites`; stored gradients stay as they are.
+
+        `loss` runs the model and returns a scalar tensor. Of a parameter the gradient is that of the effective one, canonical
+        `(out, in, *kernel)`; masked entries have one too. Of what passes a layer it has that tensor's own layout.
+        """
+        ...
+
+    def views(self) -> Views:
+        """Return what the model is seen through now, masks apart; `{}` where it is plain."""
+        ...
+
+    def set_views(self, views: Views) -> None:
+        """See the model through `views` and no others; `{}` gives the plain model back. After an exception it is as it was.
+
+        Variables of a view that stays (same site and name) keep their numbers.
+        """
+        ...
+
+    def set_objectives(self, objectives: Sequence[Objective], teacher: Any = None) -> None:
+        """Add the objectives' terms to every training step's loss; an empty sequence takes them away. `teacher` stays frozen."""
+        ...
+
+    def learn(self, groups: Mapping[str, Learning], optimizer: Any = None) -> None:
+        """Say how the trained variables of views and objectives learn: after every step of `optimizer`.
+
+        PyTorch needs the user's optimizer, and trains nothing without; Keras takes the one that the model is compiled with.
+        Raises `ConfigError` where a trained variable's group is not among `groups`.
+        """
+        ...
+
+    def total(self, loss: Any, mask: Any = None) -> Any:
+        """Return the loss of the forward pass that has just run, with all objectives' terms; `loss` None means no task loss."""
+        ...
+
+    def terms(self) -> dict[str, float]:
+        """Return the terms of the last training step by name ("objective.term"), the task's own as "task"."""
+        ...
+
+    def numbers(self) -> Numbers:
+        """Return the numbers of all variables of views and objectives."""
+        ...
+
+    def set_numbers(self, numbers: Numbers) -> None:
+        """Set such numbers; variables that are not named keep theirs."""
+        ...
+
+    def trainer(self, loss: Any, optimizer: Any, precision: str, accumulate: int) -> TrainStep:
+        """Return what trains the model on batches, the adapter's part of `nnc.Trainer` (trainer.py says what its arguments may be)."""
+        ...
+
+
+class TrainStep(Protocol):
+    """A model in training: its optimizer, and one step at a time."""
+
+    def __call__(self, batch: Any) -> float:
+        """Train on one batch, objectives included, and return the loss, mean over the batch. Raises `TrainingError` for NaN."""
+        ...
+
+    def state(self) -> dict[str, Array]:
+        """Return the optimizer's state as flat arrays, to continue a run that was killed."""
+        ...
+
+    def load_state(self, state: Mapping[str, Array]) -> None: ...
+
+    def close(self) -> None:
+        """Leave training: the model's mode is what it was."""
         ...

@@ -7,6 +7,7 @@
     +-- TraceError          the model did not run on the example inputs   (also a RuntimeError)
     +-- SpeedupError        the small model is not what the plan promised (also a RuntimeError)
     +-- StorageError        a saved folder cannot be read or written      (also an OSError)
+    +-- TrainingError       a training step went wrong: the loss is NaN   (also a RuntimeError)
 
 A message says where, what was given, what is allowed and what to do; `nearest` adds the closest match.
 """
@@ -55,6 +56,10 @@ class SpeedupError(NncError, RuntimeError):
 
 class StorageError(NncError, OSError):
     """A folder is missing, truncated, or was not written by `nnc.save`."""
+
+
+class TrainingError(NncError, RuntimeError):
+    """Training cannot go on: the loss is no finite scalar, or the data has run dry. The message names the step."""
 
 
 class NothingRemoved(UserWarning):
