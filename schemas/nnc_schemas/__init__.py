@@ -7,5 +7,6 @@ from nnc_schemas.problems import SpecError
 from nnc_schemas.prune import PruneSpec
 from nnc_schemas.read import json_schema, parse_config_list, parse_recipe
 from nnc_schemas.recipe import Recipe
+from nnc_schemas.selector import Selector
 
-__all__ = ["PruneSpec", "Recipe", "SpecError", "json_schema", "parse_config_list", "parse_recipe"]
+__all__ = ["PruneSpec", "Recipe", "Selector", "SpecError", "json_schema", "parse_config_list", "parse_recipe"]

@@ -12,31 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
+from pydantic import Field, model_validator
 
 from nnc_schemas.problems import problem
-from nnc_schemas.values import Cap, Count, Names, Sparsity
+from nnc_schemas.selector import Selector
+from nnc_schemas.values import Cap, Count, Sparsity
 
-_SELECTORS = ("op_types", "op_names", "op_partial_names", "op_names_re")
-_EXCEPTIONS = ("exclude_op_names", "exclude_op_types", "exclude_op_names_re")
 _PER_LAYER = ("sparsity", "sparsity_per_layer", "sparse_ratio")
 _CAPS = ("max_sparsity_per_layer", "max_sparse_ratio")
 
 
-class PruneSpec(BaseModel):
+class PruneSpec(Selector):
     """One entry of a config_list. Read the amounts through `per_layer`, `total_sparsity` and `cap`: they know every spelling."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    algorithm: StrictStr | None = Field(None, description="The pruner's name; `nnc algorithms` lists them.")
-    op_types: Names | None = Field(None, description="Types of layer; with names as well, a layer must match both.")
-    op_names: Names | None = Field(None, description="Exact names of layers.")
-    op_partial_names: Names | None = Field(None, description="Parts of names of layers.")
-    op_names_re: Names | None = Field(None, description="Regular expressions that match from the name's beginning.")
-    exclude: StrictBool | None = Field(None, description="True: the selected layers are left alone.")
-    exclude_op_names: Names | None = Field(None, description="Exact names that this entry does not mean.")
-    exclude_op_types: Names | None = Field(None, description="Types that this entry does not mean.")
-    exclude_op_names_re: Names | None = Field(None, description="Regular expressions of names that this entry does not mean.")
     sparsity: Sparsity | None = Field(None, description="The fraction of each layer's channels to REMOVE.")
     sparsity_per_layer: Sparsity | None = Field(None, description="NNI 2's word for `sparsity`.")
     sparse_ratio: Sparsity | None = Field(None, description="NNI 3's word for `sparsity`.")
@@ -57,16 +45,6 @@ class PruneSpec(BaseModel):
     def cap(self) -> float | None:
         """The largest fraction that one layer may lose under `total_sparsity`."""
         return self._first(_CAPS)
-
-    @property
-    def selects(self) -> bool:
-        """Whether the entry names layers or types; without, it means every prunable layer."""
-        return any(getattr(self, key) is not None for key in _SELECTORS)
-
-    def excluding(self) -> PruneSpec:
-        """Return the entry that leaves alone what this one prunes."""
-        amounts = dict.fromkeys((*_PER_LAYER, *_CAPS, "total_sparsity", "round_to", "granularity"))
-        return self.model_copy(update={**amounts, "exclude": True})
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> PruneSpec:

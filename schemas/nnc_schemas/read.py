@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Union
 
-from pydantic import ConfigDict, RootModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from nnc_schemas.problems import SpecError, explain, short
 from nnc_schemas.prune import PruneSpec
 from nnc_schemas.recipe import Recipe
+from nnc_schemas.selector import Selector
+
+#: The spec of an algorithm's entries, given its name (None: the entry names none) and the place that names it.
+SpecOf = Callable[[str | None, str], type[Selector]]
 
 
-class ConfigList(RootModel[list[PruneSpec]]):
-    """The entries in order; a later entry overrides an earlier one for the layers that both name."""
-
-    model_config = ConfigDict(title="config_list")
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a config_list."""
-    return ConfigList.model_json_schema()
+def prunes(name: str | None, place: str) -> type[Selector]:
+    """Return the spec of an entry where nothing else is known: one that prunes."""
+    return PruneSpec
 
 
-def parse_config_list(value: Any, place: str = "config_list") -> tuple[PruneSpec, ...]:
-    """Return the entries of a config_list; entries that are specs already pass as they are.
+def json_schema(specs: Sequence[type[Selector]] = (PruneSpec,)) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a config_list whose entries are any of `specs`."""
+    kinds = tuple(dict.fromkeys(specs))
+    union = kinds[0] if len(kinds) == 1 else Union[kinds]  # noqa: UP007 - of a tuple
+    return {"title": "config_list", **TypeAdapter(list[union]).json_schema()}  # type: ignore[valid-type]
+
+
+def parse_config_list(value: Any, place: str = "config_list", spec_of: SpecOf = prunes) -> tuple[Selector, ...]:
+    """Return the entries of a config_list, each as its algorithm's spec; entries that are specs already pass as they are.
 
     Raises `SpecError` with one line for every problem in the list.
     """
@@ -36,7 +41,7 @@ def parse_config_list(value: Any, place: str = "config_list") -> tuple[PruneSpec
     entries, problems = [], []
     for index, entry in enumerate(value):
         try:
-            entries.append(_entry(entry, f"{place}[{index}]"))
+            entries.append(_entry(entry, f"{place}[{index}]", spec_of).placed(f"{place}[{index}]"))
         except SpecError as error:
             problems.append(str(error))
     if problems:
@@ -44,16 +49,16 @@ def parse_config_list(value: Any, place: str = "config_list") -> tuple[PruneSpec
     return tuple(entries)
 
 
-def parse_recipe(value: Any, place: str = "") -> Recipe:
+def parse_recipe(value: Any, place: str = "", spec_of: SpecOf = prunes) -> Recipe:
     """Return the recipe that a config_list, one entry, or a recipe's dict stands for. Raises `SpecError` as above.
 
     `place` is put before every problem: the file that the recipe came from.
     """
     prefix = f"{place}: " if place else ""
     if not isinstance(value, Mapping):
-        return Recipe(config_list=parse_config_list(value, f"{prefix}config_list"))
+        return Recipe(config_list=parse_config_list(value, f"{prefix}config_list", spec_of))
     if _is_entry(value):
-        return Recipe(config_list=parse_config_list([value], f"{prefix}config_list"))
+        return Recipe(config_list=parse_config_list([value], f"{prefix}config_list", spec_of))
     try:
         # The list's own problems are told by parse_config_list, which knows more of them.
         rest = {key: item for key, item in value.items() if key != "config_list"}
@@ -62,20 +67,28 @@ def parse_recipe(value: Any, place: str = "") -> Recipe:
         raise explain(error, prefix, Recipe) from None
     if "config_list" not in value:
         raise SpecError(f"{prefix}config_list: is missing.")
-    return checked.model_copy(update={"config_list": parse_config_list(value["config_list"], f"{prefix}config_list")})
+    entries = parse_config_list(value["config_list"], f"{prefix}config_list", _by_default(spec_of, checked.algorithm))
+    return checked.model_copy(update={"config_list": entries})
+
+
+def _by_default(spec_of: SpecOf, default: str | None) -> SpecOf:
+    """Read entries that name no algorithm as the recipe's."""
+    return lambda name, place: spec_of(name or default, place)
 
 
 def _is_entry(value: Mapping[Any, Any]) -> bool:
-    """An entry is told from a recipe by its keys: they share `algorithm` only."""
-    return "config_list" not in value and bool(value.keys() & (PruneSpec.model_fields.keys() - {"algorithm"}))
+    """An entry is told from a recipe by its keys: a recipe has a config_list and needs it, an entry has no such key."""
+    return "config_list" not in value and not (value.keys() & (Recipe.model_fields.keys() - {"algorithm"}))
 
 
-def _entry(value: Any, place: str) -> PruneSpec:
-    if isinstance(value, PruneSpec):
+def _entry(value: Any, place: str, spec_of: SpecOf) -> Selector:
+    if isinstance(value, Selector):
         return value
     if not isinstance(value, Mapping):
         raise SpecError(f"{place}: {short(value)} is not a dict.")
+    name = value.get("algorithm")
+    spec = spec_of(name if isinstance(name, str) else None, f"{place}.algorithm")
     try:
-        return PruneSpec(**{str(key): item for key, item in value.items()})
+        return spec(**{str(key): item for key, item in value.items()})
     except ValidationError as error:
-        raise explain(error, place, PruneSpec) from None
+        raise explain(error, place, spec) from None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, StrictStr
 
-from nnc_schemas.prune import PruneSpec
+from nnc_schemas.selector import Selector
 from nnc_schemas.values import Shapes
 
 
@@ -16,8 +16,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    algorithm: StrictStr | None = Field(None, description="The pruner of every entry that names none.")
-    config_list: tuple[PruneSpec, ...] = Field(description="The entries; a later one overrides an earlier one.")
+    algorithm: StrictStr | None = Field(None, description="The algorithm of every entry that names none.")
+    config_list: tuple[SerializeAsAny[Selector], ...] = Field(description="The entries; a later one overrides an earlier one.")
     model: StrictStr | None = Field(None, description="What builds the model: `file.py:build` or `package.module:build`.")
     example_inputs: Shapes | None = Field(None, description="The inputs' shapes: [[2, 1, 28, 28]].")
     output: StrictStr | None = Field(None, description="The folder to save to.")

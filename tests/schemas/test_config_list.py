@@ -114,7 +114,7 @@ def test_one_shape_stands_for_one_input():
     ("message", "recipe"),
     [
         ("r.yaml: algoritm: unknown key; nearest: 'algorithm'", {"algoritm": "fpgm", "config_list": [{"sparsity": 0.5}]}),
-        ("r.yaml: config_list: is missing.", {"algorithm": "fpgm"}),
+        ("r.yaml: config_list: is missing.", {"output": "small"}),
         ("r.yaml: config_list[0].sparsity: 3 is outside", {"config_list": [{"sparsity": 3}]}),
         ("r.yaml: example_inputs: [[0]] is not a list of shapes", {"config_list": [{"sparsity": 0.5}], "example_inputs": [[0]]}),
         ("r.yaml: config_list: None is not a list", None),
