@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -33,12 +33,26 @@ def _line(detail: ErrorDetails, place: str, model: type[BaseModel]) -> str:
 def _text(detail: ErrorDetails, model: type[BaseModel]) -> str:
     key = str(detail["loc"][-1]) if detail["loc"] else ""
     if detail["type"] == "extra_forbidden":
-        return f"unknown key{nearest_key(key, model.model_fields)}. Known are {', '.join(model.model_fields)}."
+        known = _within(model, detail["loc"][:-1]).model_fields
+        return f"unknown key{nearest_key(key, known)}. Known are {', '.join(known)}."
     if detail["type"] == "missing":
         return "is missing."
     if detail["type"] == "nnc":
         return str(detail["msg"])
     return f"{short(detail['input'])}: {detail['msg'][0].lower()}{detail['msg'][1:]}."
+
+
+def _within(model: type[BaseModel], path: Iterable[int | str]) -> type[BaseModel]:
+    """Return the model that stands at `path` in another: that of a setting in an entry."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        kinds = (get_args(field.annotation) or (field.annotation,)) if field else ()
+        model = next((kind for kind in kinds if _is_model(kind)), model)
+    return model
+
+
+def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def nearest_key(word: str, known: Iterable[str] | Mapping[str, Any]) -> str:

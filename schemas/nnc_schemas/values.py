@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from numbers import Real
 from typing import Annotated, Any
 
@@ -45,6 +46,28 @@ def _cap(value: Any) -> float:
     return number
 
 
+def _floor(value: Any) -> float:
+    meaning = "it is the smallest fraction of a layer that is REMOVED"
+    number = _number(value, meaning)
+    if not 0 <= number < 1:
+        raise problem(f"{value} is outside [0, 1); {meaning}.")
+    return number
+
+
+def _threshold(value: Any) -> float:
+    meaning = "what scores below it leaves"
+    number = _number(value, meaning)
+    if not isfinite(number):
+        raise problem(f"{value} is not finite; {meaning}.")
+    return number
+
+
+def _group_id(value: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise problem(f"{short(value)} is neither a whole number nor a name; layers with the same one are a group.")
+    return value
+
+
 def _count(value: Any) -> int:
     if not _is_size(value):
         raise problem(f"{short(value)} is not a whole number above 0; it is how many channels make a block.")
@@ -73,5 +96,8 @@ _SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 1}}
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), WithJsonSchema({"anyOf": [{"type": "string"}, _STRINGS]})]
 Sparsity = Annotated[float, BeforeValidator(_sparsity), WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 1})]
 Cap = Annotated[float, BeforeValidator(_cap), WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})]
+Floor = Annotated[float, BeforeValidator(_floor), WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 1})]
+Threshold = Annotated[float, BeforeValidator(_threshold), WithJsonSchema({"type": "number"})]
+GroupId = Annotated[int | str, BeforeValidator(_group_id), WithJsonSchema({"type": ["integer", "string"]})]
 Count = Annotated[int, BeforeValidator(_count), WithJsonSchema({"type": "integer", "minimum": 1})]
 Shapes = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_shapes), WithJsonSchema({"type": "array", "items": _SHAPE, "minItems": 1})]
