@@ -7,7 +7,7 @@ ENVIRONMENT := .venv/.built
 export OMP_WAIT_POLICY ?= passive
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench bench-architectures clean
 
 demo: $(ENVIRONMENT)
 	$(BIN)/nnc demo
@@ -26,6 +26,9 @@ check: $(ENVIRONMENT)
 
 bench: $(ENVIRONMENT) build/peers
 	PYTHONPATH=build/peers $(BIN)/python benchmarks/speedup_vs_torch_pruning.py
+
+bench-architectures: $(ENVIRONMENT) build/peers
+	PYTHONPATH=build/peers $(BIN)/python benchmarks/architectures.py
 
 clean:
 	rm -rf .venv build

@@ -1,0 +1,26 @@
+"""CPU seconds by turns: on a machine that also does other work, the clock on the wall measures the others too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from time import process_time
+
+#: CPU seconds to spend on one pair of calls, and how often at least and at most.
+BUDGET, FEWEST, MOST = 6.0, 5, 25
+
+
+def medians_by_turns(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Return the median CPU seconds of each call, measured by turns after a warm-up."""
+    for call in calls:
+        call()
+    once = sum(_seconds(call) for call in calls)
+    repeats = int(min(MOST, max(FEWEST, BUDGET / once)))
+    rounds = [[_seconds(call) for call in calls] for _ in range(repeats)]
+    return [median(seconds) for seconds in zip(*rounds, strict=True)]
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = process_time()
+    call()
+    return process_time() - start
