@@ -19,13 +19,18 @@ from nnc_schemas import PruneSpec
 
 
 def joint_masks(
-    graph: Graph, layers: Sequence[Layer], scored: Mapping[str, Scored], governed: Mapping[str, int], specs: Sequence[PruneSpec]
+    graph: Graph,
+    layers: Sequence[Layer],
+    scored: Mapping[str, Scored],
+    governed: Mapping[str, int],
+    specs: Sequence[PruneSpec],
+    allow_inexact: bool = False,
 ) -> Masks:
     """Return masks for every group all of whose layers the config_list selects; the others are left alone.
 
     `scored` and `governed` are by layer. A group whose layers are asked different sparsities takes the lowest of them.
     """
-    groups = Groups(graph)
+    groups = Groups(graph, allow_inexact)
     selected = {number: shared for number, shared in enumerate(groups.shared) if set(shared.layers) <= set(scored)}
     chosen = {number: shared for number, shared in selected.items() if _is_asked(shared, specs[_gentlest(shared, governed, specs)])}
     scores = {name: layer.scores for name, layer in scored.items()}
@@ -47,16 +52,19 @@ def _gentlest(shared: Shared, governed: Mapping[str, int], specs: Sequence[Prune
     return min(asked, key=lambda index: specs[index].per_layer or specs[index].total_sparsity or 0.0)
 
 
-def _masks(kept: Mapping[str, Array], layers: Sequence[Layer]) -> Masks:
-    """Spread keep vectors over axis 0 to whole parameters, and complete each layer's masks."""
+def _masks(kept: Mapping[str, Mapping[int, Array]], layers: Sequence[Layer]) -> Masks:
+    """Spread keep vectors over an axis to whole parameters, and complete each layer's masks."""
     masks: Masks = {}
     for layer in layers:
         prefix = f"{layer.name}." if layer.name else ""
-        mine = {name: kept[prefix + name] for name in ("weight", "bias") if prefix + name in kept}
+        mine = {name: kept[prefix + name] for name in layer.parameters if prefix + name in kept}
         if mine:
             masks[layer.name] = complete({name: _spread(keep, layer.parameters[name]) for name, keep in mine.items()}, layer)
     return masks
 
 
-def _spread(keep: Array, shape: tuple[int, ...]) -> Array:
-    return np.array(np.broadcast_to(keep.reshape(-1, *(1,) * (len(shape) - 1)), shape))
+def _spread(keep: Mapping[int, Array], shape: tuple[int, ...]) -> Array:
+    mask = np.ones(shape, bool)
+    for axis, stays in keep.items():
+        mask &= stays.reshape(-1, *(1,) * (len(shape) - 1 - axis))
+    return mask

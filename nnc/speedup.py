@@ -26,21 +26,24 @@ from nnc.registry import adapter_for
 if TYPE_CHECKING:
     from nnc.report import Report
 
-#: The largest relative difference between masked and small outputs that rounding explains, by the width of the outputs' floats.
-TOLERANCE = {8: 1e-9, 4: 1e-4, 2: 3e-2}
+#: (relative precision of the floats, the largest relative difference between masked and small outputs that rounding then explains):
+#: float64, float32, float16, and what is coarser: bfloat16 and the floats of 8 bits.
+TOLERANCES = ((1e-12, 1e-9), (1e-6, 1e-4), (1e-3, 3e-2), (float("inf"), 1e-1))
 
 
 class ModelSpeedup:
     """Makes a small model that computes what the masked one does.
 
     `masks` are `{layer name: {"weight": array, "bias": array}}` of zeros and ones, as a pruner's `compress()` returns them; None takes
-    those that the model is seen through now. `plan` says what left, `difference` how far the outputs moved, relative to the largest,
-    `seconds` the CPU time of each step: trace, plan, shrink, check.
+    those that the model is seen through now. `allow_inexact` removes masked widths that a mean is taken over, as under a LayerNorm,
+    too: that moves the outputs. `plan` says what left, `difference` how far the outputs moved, relative to the largest, `seconds` the
+    CPU time of each step: trace, plan, shrink, check.
     """
 
-    def __init__(self, model: Any, example_inputs: Any, masks: Any = None) -> None:
+    def __init__(self, model: Any, example_inputs: Any, masks: Any = None, *, allow_inexact: bool = False) -> None:
         self._adapter = adapter_for(model)
         self._inputs = example_inputs
+        self._allow_inexact = allow_inexact
         self.masks: Masks = self._adapter.masks() if masks is None else normalise(masks, self._adapter.layers())
         if not self.masks:
             raise ConfigError("masks: none are given and the model has none; run a pruner's compress() first, or pass masks=")
@@ -85,12 +88,13 @@ class ModelSpeedup:
 
     def _attempted(self, trace: Trace, fixed: Mapping[int, str]) -> tuple[Any, Propagation]:
         with self._timed("plan"):
-            found = _propagated(trace.graph, self.masks, fixed)
+            found = _propagated(trace.graph, self.masks, fixed, self._allow_inexact)
         with self._timed("shrink"):
             small = self._adapter.shrink(found.plan, self.masks, found.folds)
         with self._timed("check"):
             self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found)
-            self.difference = _compare(trace.outputs, outputs)
+            allowed = np.inf if self.plan.inexact else tolerance(trace)
+            self.difference = _compare(trace.outputs, outputs, allowed)
         return small, found
 
     @contextmanager
@@ -118,9 +122,9 @@ class _FixedSize(Exception):
         self.node = node
 
 
-def _propagated(graph: Graph, masks: Masks, fixed: Mapping[int, str]) -> Propagation:
+def _propagated(graph: Graph, masks: Masks, fixed: Mapping[int, str], allow_inexact: bool) -> Propagation:
     try:
-        return propagate(graph, masks, fixed)
+        return propagate(graph, masks, fixed, allow_inexact)
     except ValueError as error:
         raise SpeedupError(f"the model's graph could not be read: {error}. This is a mistake in nnc; please report it.") from error
 
@@ -183,22 +187,35 @@ def _first_wrong(graph: Graph, small: Graph, found: Propagation, complete: bool)
     return None
 
 
-def _compare(masked: Sequence[Array], small: Sequence[Array]) -> float:
-    """Return the largest difference relative to the largest output. Raises `SpeedupError` where rounding cannot explain it."""
+def tolerance(trace: Trace) -> float:
+    """Return the largest relative difference between masked and small outputs that rounding explains."""
+    floats = [np.finfo(output.dtype).eps for output in trace.outputs if output.dtype.kind == "f"]
+    epsilon = max([trace.graph.epsilon, *map(float, floats)])
+    return next(allowed for precision, allowed in TOLERANCES if epsilon <= precision)
+
+
+def _compare(masked: Sequence[Array], small: Sequence[Array], allowed: float) -> float:
+    """Return the largest difference relative to the largest output. Raises `SpeedupError` for other shapes, and where it is not allowed."""
     worst = 0.0
     for number, (a, b) in enumerate(zip(masked, small, strict=True)):
         if a.shape != b.shape:
             raise SpeedupError(f"output {number} of the small model has the shape {b.shape} instead of {a.shape}")
         if a.dtype.kind != "f" or not a.size:
             continue
-        scale = float(np.abs(a).max()) or 1.0
-        difference = float(np.abs(a.astype(np.float64) - b).max()) / scale
-        allowed = TOLERANCE[a.dtype.itemsize]
+        difference = _apart(a, b)
         if not difference <= allowed:
             found = f"output {number} of the small model differs from the masked model's by {difference:.2g} of the largest"
             raise SpeedupError(f"{found}; rounding explains at most {allowed:.0e}. Please report it.")
         worst = max(worst, difference)
     return worst
+
+
+def _apart(a: Array, b: Array) -> float:
+    """Return how far two outputs are apart, relative to the largest number; what is infinite, or NaN, in both alike is no difference."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) or 1.0
+    return float(np.abs(a - b)[~same].max(initial=0.0)) / scale
 
 
 def _warn(plan: Plan, emptied: Sequence[str]) -> None:

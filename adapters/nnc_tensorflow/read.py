@@ -38,6 +38,9 @@ class Parameter:
 
 Reading = Callable[["Reader", Any], None]
 
+#: The relative precision of floats, by TensorFlow's names.
+_EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
 
 def _as_matrix(parameter: Parameter) -> Shape | None:
     """Return the shape (in, out) of a kernel whose axes Keras keeps apart, inputs first; None for any other parameter."""
@@ -67,8 +70,12 @@ class Reader:
         for op in self.recording.graph.get_operations():
             self._operation(op)
         self._op = None
+        self.graph.epsilon = max((_EPSILON.get(name, 0.0) for name in self._float_types()), default=0.0)
         self.graph.outputs = [self.tensor(given) for given in outputs]
         return self.graph
+
+    def _float_types(self) -> set[str]:
+        return {out.dtype.name for op in self.recording.graph.get_operations() for out in op.outputs}
 
     def _captures(self) -> None:
         """Note the parameters, the masks and the other variables that the function captured."""

@@ -105,7 +105,8 @@ def along_given(reader: Reader, op: Any) -> None:
     if axes is None:
         unknown(reader, op)
         return
-    reader.emit("along", op, (reader.tensor(op.inputs[0]),), {"axes": tuple(int(axis) % rank for axis in np.atleast_1d(axes))})
+    attrs = {"axes": tuple(int(axis) % rank for axis in np.atleast_1d(axes)), "zeros": True}
+    reader.emit("along", op, (reader.tensor(op.inputs[0]),), attrs)
 
 
 READINGS: dict[str, Reading] = {

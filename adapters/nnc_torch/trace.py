@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -37,6 +37,7 @@ def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
         outputs = _recorded(model, args, kwargs, recorder)
         _pin_recurrences(model, values)
         tensors = list(tensors_in(outputs))
+        graph.epsilon = _epsilon([*model.parameters(), *tensors])
         graph.outputs = [values.read(tensor) for tensor in tensors]
         return Trace(graph, tuple(to_numpy(tensor) for tensor in tensors))
 
@@ -107,6 +108,12 @@ def _pin_recurrences(model: nn.Module, values: Values) -> None:
                 if stored is not None and name.startswith("weight_hh"):
                     state = values.read(stored)
                     values.graph.nodes.append(Node("along", (state,), (Tensor(state.shape),), {"axes": (1,)}, type(module).__name__, layer))
+
+
+def _epsilon(tensors: Iterable[torch.Tensor]) -> float:
+    """Return the relative precision of the coarsest floats among tensors."""
+    kinds = {tensor.dtype for tensor in tensors if tensor.dtype.is_floating_point}
+    return max((torch.finfo(kind).eps for kind in kinds), default=0.0)
 
 
 def _numbers(module: nn.Module, name: str, stored: torch.Tensor) -> np.ndarray:

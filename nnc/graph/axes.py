@@ -30,8 +30,13 @@ class Bound:
 
 @dataclass
 class Axes:
-    """Collects the constraints. An axis is an integer; `axes[tensor]` gives those of a tensor, one per dimension."""
+    """Collects the constraints. An axis is an integer; `axes[tensor]` gives those of a tensor, one per dimension.
 
+    With `allow_inexact`, what would be pinned only because a mean is taken over it goes to `relaxed`: (axis, place).
+    """
+
+    allow_inexact: bool = False
+    relaxed: list[tuple[int, str]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     reshapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     segs: list[tuple[int, int, Array]] = field(default_factory=list)
@@ -113,6 +118,13 @@ class Axes:
     def pin(self, axis: int, reason: str) -> None:
         """Say that no index of `axis` may leave, and why."""
         self.pins.append((axis, reason))
+
+    def pin_mean(self, axis: int, place: str) -> None:
+        """Say that `place` takes a mean over `axis`: over fewer indices it is another mean, so they leave only on request."""
+        if self.allow_inexact:
+            self.relaxed.append((axis, place))
+        else:
+            self.pin(axis, f"{place} takes a mean over it, another one over fewer; allow_inexact=True removes it all the same")
 
     def pin_all(self, tensor: Tensor | None, reason: str) -> None:
         """Pin every axis of a tensor."""

@@ -1,31 +1,37 @@
 """Channels that can only leave together: what a pruner scores when it knows the graph.
 
 A residual add ties the outputs of its branches, a depthwise convolution its output to its input, an attention the rows of q, k and v
-of one head. Such a group is one row of granules whose score is the sum over its members (Fang et al., DepGraph, CVPR 2023,
-arXiv:2301.12900); what is chosen is masked in every producer, BatchNorm included, so that all of it can really leave.
+of one head. Such a group is one row of granules whose score is the sum over its members, or their mean or largest (Fang et al.,
+DepGraph, CVPR 2023, arXiv:2301.12900); what is chosen is masked in every producer, BatchNorm included, so that all of it can really
+leave. The config_list may tie more layers than the graph does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from nnc.graph.axes import Axes
 from nnc.graph.contractions import contractions
-from nnc.graph.ir import Array, Graph, Tensor
+from nnc.graph.ir import Array, Graph, Node, Tensor
 from nnc.graph.labels import Factor, solve
-from nnc.graph.offers import bindings, signatures, withheld
+from nnc.graph.offers import bindings, producers, signatures, withheld
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values
 
 
 @dataclass(frozen=True)
 class Shared:
-    """Granules that several layers share. `classes` are their label classes; `rows` the weights (axis 0) that hold them."""
+    """Granules that several layers share. `classes` are their label classes, ascending; `rows` the weights (axis 0) that hold them.
+
+    `heads` says that the granules are attention heads: a product of two activations runs once for each.
+    """
 
     classes: Array
     rows: tuple[tuple[str, Factor], ...]
+    heads: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -38,12 +44,28 @@ class Shared:
         _, factor = self.rows[0]
         return factor.outer * factor.inner
 
+    def rows_by_layer(self) -> dict[str, int]:
+        """Return how many output channels of each layer a granule is; where heads share a key and value, the queries have more."""
+        found: dict[str, int] = {}
+        for path, factor in self.rows:
+            layer = path.rpartition(".")[0]
+            found[layer] = found.get(layer, 0) + factor.outer * factor.inner
+        return found
+
 
 class Groups:
-    """The groups of a graph that may leave."""
+    """The groups of a graph that may leave; with `allow_inexact`, also widths that a mean is taken over.
 
-    def __init__(self, graph: Graph) -> None:
-        self._labels = solve(constrain(graph))
+    `tied` are layers, given by name, that shall lose the same output channels whether or not the graph asks for it.
+    """
+
+    def __init__(self, graph: Graph, allow_inexact: bool = False, tied: Sequence[Sequence[str]] = ()) -> None:
+        axes = constrain(graph, allow_inexact)
+        for members in tied:
+            _tie(axes, graph, members)
+        self._labels = solve(axes)
+        self._graph = graph
+        self._producers = producers(graph)
         self._bound = bindings(graph, self._labels)
         self._parameters = graph.parameters()
         self._why = list(self._labels.reasons)
@@ -59,8 +81,21 @@ class Groups:
             if axis == 0 and _is_weight(tensor):
                 for group in np.unique(signature[classes[free[classes]]]):
                     rows.setdefault(int(group), []).append((tensor.name, factor))
+        classes_of = _by_value(np.flatnonzero(free), signature[free])
+        heads = self._heads(graph)
         for group, found in rows.items():
-            yield Shared(np.flatnonzero(free & (signature == group)), tuple(found))
+            classes = classes_of[group]
+            yield Shared(classes, tuple(found), bool(heads[classes].all()))
+
+    def _heads(self, graph: Graph) -> Array:
+        """Return which classes are attention heads: indices of a leading axis of a product of two activations."""
+        found = np.zeros(len(self._labels.pin), bool)
+        for node in graph.nodes:
+            if node.kind == "matmul" and all(tensor is not None and tensor.role == "value" for tensor in node.inputs[:2]):
+                for axis in self._labels.axes[node.outputs[0]][:-2]:
+                    for factor in self._labels.of(axis):
+                        found[self._labels.classes(factor)] = True
+        return found
 
     def _reasons(self, graph: Graph) -> Array:
         """Return why each class must stay, the first reason that is found, or -1."""
@@ -91,32 +126,64 @@ class Groups:
             tensor: tuple(int(self._labels.keep(axis, dead).sum()) for axis in axes) for tensor, axes in self._labels.axes.known.items()
         }
 
-    def scores(self, shared: Shared, scores: Mapping[str, Array]) -> Array:
-        """Return the sum of the members' scores for each granule of a group; `scores` are by layer, `(out,)`."""
-        total = np.zeros(len(self._labels.pin))
+    def scores(self, shared: Shared, scores: Mapping[str, Array], combine: str = "sum") -> Array:
+        """Return what each granule of a group scores: sum, mean or max over its output channels in all the layers that `scores` has.
+
+        `scores` are by layer, `(out,)`.
+        """
+        total = np.full(len(shared.classes), -np.inf if combine == "max" else 0.0)
+        count = np.zeros(len(shared.classes))
         for path, factor in shared.rows:
-            mine = scores[path.rpartition(".")[0]]
-            np.add.at(total, self._labels.classes(factor), _summed(factor, mine))
-        return np.asarray(total[shared.classes])
+            mine = scores.get(path.rpartition(".")[0])
+            if mine is None:
+                continue
+            classes = self._labels.classes(factor)
+            place = np.searchsorted(shared.classes, classes).clip(max=len(shared.classes) - 1)
+            own = shared.classes[place] == classes
+            block = _block(factor, mine)
+            if combine == "max":
+                np.maximum.at(total, place[own], block.max(axis=(0, 2))[own])
+            else:
+                np.add.at(total, place[own], block.sum(axis=(0, 2))[own])
+                np.add.at(count, place[own], factor.outer * factor.inner)
+        return total / count if combine == "mean" else total
+
+    def shapes(self) -> dict[int, Hashable]:
+        """Return the shape of the subgraph around one granule of each group, by number: equal for groups that are isomorphic.
+
+        It is the multiset of what touches a granule: the kinds of operation, which of their parameters, which axis of it, and how many of
+        its indices. Widths do not count: stages of a ResNet are alike. Fang et al., Isomorphic Pruning, ECCV 2024, arXiv:2407.04616.
+        """
+        owner = np.full(len(self._labels.pin), -1)
+        for number, shared in enumerate(self.shared):
+            owner[shared.classes] = number
+        uses = _uses(self._graph)
+        parts: dict[int, list[tuple[str, int, int]]] = {number: [] for number in range(len(self.shared))}
+        for tensor, axis, factor in self._bound:
+            for number in np.unique(owner[self._labels.classes(factor)]):
+                if number >= 0:
+                    parts[int(number)].append((uses[tensor.name], axis, factor.outer * factor.inner))
+        return {number: tuple(sorted(found)) for number, found in parts.items()}
 
     def weights(self, shared: Shared) -> int:
         """Return how many weights leave the group's own layers with one granule."""
         entries = sum(int(np.prod(self._parameters[path].shape)) // factor.size for path, factor in shared.rows)
         return max(entries, 1)
 
-    def kept(self, leaving: Mapping[int, Array]) -> dict[str, Array]:
-        """Return which indices of axis 0 stay, by parameter path, given the granules that leave each group (by its number).
+    def kept(self, leaving: Mapping[int, Array]) -> dict[str, dict[int, Array]]:
+        """Return which indices stay, by parameter path and axis, given the granules that leave each group (by its number).
 
-        Named are the producers: weights, biases, a BatchNorm's scale and shift. Masked together they give zeros to every reader.
+        Named are the producers: rows of weights, biases, a BatchNorm's scale and shift, columns of an embedding. Masked together they
+        give zeros to every reader.
         """
         dead = np.zeros(len(self._labels.pin), bool)
         for number, granules in leaving.items():
             dead[self.shared[number].classes[granules]] = True
-        return {
-            tensor.name: self._labels.keep(self._labels.axes[tensor][0], dead)
-            for tensor, axis, factor in self._bound
-            if axis == 0 and _produces(tensor) and dead[self._labels.classes(factor)].any()
-        }
+        found: dict[str, dict[int, Array]] = {}
+        for tensor, axis, factor in self._bound:
+            if (tensor.name, axis) in self._producers and dead[self._labels.classes(factor)].any():
+                found.setdefault(tensor.name, {})[axis] = self._labels.keep(self._labels.axes[tensor][axis], dead)
+        return found
 
 
 def _is_weight(tensor: Tensor) -> bool:
@@ -124,10 +191,38 @@ def _is_weight(tensor: Tensor) -> bool:
     return len(tensor.shape) > 1 and tensor.name.rpartition(".")[2] == "weight"
 
 
-def _produces(tensor: Tensor) -> bool:
-    return tensor.name.rpartition(".")[2] in ("weight", "bias")
-
-
-def _summed(factor: Factor, vector: Array) -> Array:
+def _block(factor: Factor, vector: Array) -> Array:
+    """Return the part of a vector that a factor reads, as (outer, size, inner)."""
     block = vector[factor.start : factor.start + factor.outer * factor.size * factor.inner]
-    return np.asarray(block.reshape(factor.outer, factor.size, factor.inner).sum(axis=(0, 2)))
+    return np.asarray(block.reshape(factor.outer, factor.size, factor.inner))
+
+
+def _tie(axes: Axes, graph: Graph, members: Sequence[str]) -> None:
+    """Let the output channels of layers leave together only; of a layer that the pass did not run there are none."""
+    parameters = graph.parameters()
+    found = [parameters[path] for path in (f"{name}.weight" if name else "weight" for name in members) if path in parameters]
+    for weight in found[1:]:
+        axes.eq(axes[found[0]][0], axes[weight][0])
+
+
+def _by_value(items: Array, values: Array) -> dict[int, Array]:
+    """Return the items that have each value, in their order, without a pass for each value."""
+    order = np.argsort(values, kind="stable")
+    found, starts = np.unique(values[order], return_index=True)
+    return dict(zip(found.tolist(), np.split(items[order], starts[1:]), strict=True))
+
+
+def _uses(graph: Graph) -> dict[str, str]:
+    """Return which operations read each parameter, and as which of their inputs: `conv4.1` is the weight of a 2-D convolution."""
+    found: dict[str, set[str]] = {}
+    for node in graph.nodes:
+        for place, tensor in enumerate(node.inputs):
+            if tensor is not None and tensor.role == "parameter":
+                depthwise = "depthwise " if node.kind == "conv" and _depthwise(node) else ""
+                found.setdefault(tensor.name, set()).add(f"{depthwise}{node.kind}{len(node.outputs[0].shape)}.{place}")
+    return {name: " ".join(sorted(uses)) for name, uses in found.items()}
+
+
+def _depthwise(node: Node) -> bool:
+    weight = node.inputs[1]
+    return weight is not None and node.attrs["groups"] > 1 and weight.shape[1] == 1

@@ -33,8 +33,9 @@ KINDS: Mapping[str, str] = {
     "batch_norm": "(x, weight, bias, mean, variance): weight and bias may be None; channel_axis, epsilon",
     "layer_norm": "(x, weight, bias): both may be None; axes",
     "pool": "(x): axes (spatial), function: max or average, padded: True where zeros are counted in",
-    "reduce": "(x): axes, keepdims, function: sum, mean or other",
-    "along": "(x): mixes the elements along `axes` and keeps the shape, as softmax, cumsum, sort or roll",
+    "reduce": "(x): axes, keepdims, function: sum, mean, variance or other",
+    "along": "(x): mixes the elements along `axes` and keeps the shape, as softmax, cumsum, sort or roll; "
+    "normalises: True where it takes a mean of them, as an RMSNorm; zeros: True where a slice of zeros across them stays zeros",
     "reshape": "(x): row-major; also flatten, squeeze and unsqueeze; sizes: as the user's code gave them (-1 included), where it did",
     "transpose": "(x): permutation",
     "expand": "(x): broadcast to the output's shape",
@@ -107,6 +108,8 @@ class Graph:
     outputs: list[Tensor] = field(default_factory=list)
     #: layer -> {attribute: number}: whole numbers that layers note and that may be the size of an axis, as `num_heads`.
     numbers: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: The relative precision of the coarsest floats that the pass computed with (2 ** -23 for float32); 0 where that is not known.
+    epsilon: float = 0.0
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the parameters that the pass read, by path, in the order of their first use."""

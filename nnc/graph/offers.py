@@ -42,6 +42,27 @@ def withheld(labels: Labels, bound: Iterable[Binding]) -> Iterator[tuple[Array, 
     yield np.flatnonzero(~held), "no parameter holds it"
 
 
+#: What reads a parameter as numbers to join or to add, so that all of its axes are the result's.
+_CARRYING = frozenset(["binary", "concat", "expand", "identity", "layer_norm", "pointwise", "repeat", "select", "slice", "stack"])
+_STATISTICS = ("running_mean", "running_var")
+#: The axis of a parameter, by its place among the inputs, along which these make numbers. They sum over the others.
+_MAKING = {"linear": {1: 0, 2: 0}, "conv": {1: 0, 2: 0}, "embedding": {1: 1}, "batch_norm": {1: 0, 2: 0}}
+
+
+def producers(graph: Graph) -> frozenset[tuple[str, int]]:
+    """Return the (path, axis) of every parameter along which it makes numbers: masked there, a channel is zero at its readers."""
+    found = {(path, 0) for path in graph.parameters() if path.rpartition(".")[2] in ("weight", "bias")}
+    for node in graph.nodes:
+        for place, tensor in enumerate(node.inputs):
+            if tensor is None or tensor.role != "parameter" or tensor.name.endswith(_STATISTICS):
+                continue
+            if node.kind in _CARRYING:
+                found |= {(tensor.name, axis) for axis in range(len(tensor.shape))}
+            elif place in _MAKING.get(node.kind, {}):
+                found.add((tensor.name, _MAKING[node.kind][place]))
+    return frozenset(found)
+
+
 def signatures(labels: Labels, bound: Iterable[Binding]) -> Array:
     """Return a number per class that is equal for classes that the same parameters hold: they form one group."""
     bound = list(bound)

@@ -80,6 +80,19 @@ class Reshape:
 
 
 @dataclass(frozen=True)
+class Inexact:
+    """A width that shrank although a mean is taken over it at `places`, as under a LayerNorm: the outputs moved."""
+
+    places: tuple[str, ...]
+    old: int
+    new: int
+
+    def __str__(self) -> str:
+        others = f" and {len(self.places) - 1} more" if len(self.places) > 1 else ""
+        return f"the width under {self.places[0]}{others} went from {self.old} to {self.new}"
+
+
+@dataclass(frozen=True)
 class Kept:
     """Masked channels that stay, and why: `count` indices of the axis that `where` names."""
 
@@ -92,7 +105,8 @@ class Kept:
 class Plan:
     """What leaves, what changes with it, and what had to stay.
 
-    `biases` are the layers that are given a bias because a constant is folded into them and they have none.
+    `biases` are the layers that are given a bias because a constant is folded into them and they have none. `notes` say what else a
+    reader should know, each a sentence.
     """
 
     groups: tuple[Group, ...] = ()
@@ -100,6 +114,8 @@ class Plan:
     reshapes: tuple[Reshape, ...] = ()
     biases: tuple[str, ...] = ()
     kept: tuple[Kept, ...] = ()
+    inexact: tuple[Inexact, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def axes(self) -> dict[tuple[str, int], list[Member]]:
         """Return the members by the parameter axis that they cut: `{("conv1.weight", 0): [...]}`."""
@@ -135,6 +151,8 @@ class Plan:
             reshapes=tuple(Reshape(**{**r, "old": tuple(r["old"]), "new": tuple(r["new"])}) for r in data["reshapes"]),
             biases=tuple(data["biases"]),
             kept=tuple(Kept(**kept) for kept in data["kept"]),
+            inexact=tuple(Inexact(**{**i, "places": tuple(i["places"])}) for i in data.get("inexact", ())),
+            notes=tuple(data.get("notes", ())),
         )
 
     def __str__(self) -> str:
@@ -142,7 +160,9 @@ class Plan:
         lines += [f"{size.layer}.{size.attribute}: {size.old} -> {size.new}" for size in self.sizes]
         lines += [f"{r.layer or 'model'}: {r.op} {list(r.old)} -> {list(r.new)}" for r in self.reshapes]
         lines += [f"{layer}: a constant is folded into a new bias" for layer in self.biases]
+        lines += [f"inexact: {moved}" for moved in self.inexact]
         lines += [f"kept: {kept.count} of {kept.where}: {kept.reason}" for kept in self.kept]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines) or "nothing leaves"
 
 

@@ -17,7 +17,7 @@ from nnc.graph.held import held_sizes
 from nnc.graph.ir import Array, Graph, Node, Shape, Tensor
 from nnc.graph.labels import Factor, Labels, solve
 from nnc.graph.offers import Binding, bindings, signatures, withheld
-from nnc.graph.plan import Group, Kept, Member, Plan, Reshape, Size
+from nnc.graph.plan import Group, Inexact, Kept, Member, Plan, Reshape, Size
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values, analyse, weighted
 
@@ -53,16 +53,19 @@ class _State:
     stays: Array
 
 
-def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]], fixed: Mapping[int, str] = NOTHING) -> Propagation:
+def propagate(
+    graph: Graph, masks: Mapping[str, Mapping[str, Array]], fixed: Mapping[int, str] = NOTHING, allow_inexact: bool = False
+) -> Propagation:
     """Return what follows from `masks` ({layer: {parameter: boolean array in canonical shape}}) for a traced graph.
 
-    `fixed` are nodes (by number) of which no size may change, with the reason.
+    `fixed` are nodes (by number) of which no size may change, with the reason. With `allow_inexact`, what a mean is taken over may
+    leave too; the plan then says so.
 
     Raises ValueError where a node's shapes contradict its kind (an adapter's mistake).
     """
     flat = {".".join(filter(None, (layer, name))): mask for layer, given in masks.items() for name, mask in given.items()}
-    labels = solve(constrain(graph))
-    state = _State(graph, labels, analyse(graph, flat), bindings(graph, labels), list(labels.reasons), labels.pin.copy())
+    labels = solve(constrain(graph, allow_inexact))
+    state = _State(graph, labels, analyse(graph, flat, allow_inexact), bindings(graph, labels), list(labels.reasons), labels.pin.copy())
     summed = list(contractions(graph, state.values))
     for classes, reason in withheld(labels, state.bindings):
         _stay(state, classes, reason)
@@ -82,6 +85,7 @@ def propagate(graph: Graph, masks: Mapping[str, Mapping[str, Array]], fixed: Map
         reshapes=tuple(reshapes),
         biases=biases,
         kept=tuple(_kept(state, flat)),
+        inexact=tuple(_inexact(labels, sizes)),
     )
     shapes = [tuple(sizes.shape(tensor) for tensor in node.outputs) for node in graph.nodes]
     return Propagation(plan, folds, shapes, resized, emptied, dict(_indices(graph, labels, dead)))
@@ -208,6 +212,17 @@ def _sizes(graph: Graph, labels: Labels, sizes: _NewSizes) -> Iterator[Size]:
         if old != new:
             yield Size(bound.layer, bound.attribute, old, new)
     yield from held_sizes(graph, sizes.of, labels.axes.__getitem__)
+
+
+def _inexact(labels: Labels, sizes: _NewSizes) -> Iterator[Inexact]:
+    """Yield the widths that shrink under a mean, one for all the places that share an axis."""
+    places: dict[int, list[str]] = {}
+    for axis, place in labels.axes.relaxed:
+        places.setdefault(labels.axes.root(axis), []).append(place)
+    for axis, found in places.items():
+        old, new = labels.axes.sizes[axis], sizes.of(axis)
+        if old != new:
+            yield Inexact(tuple(dict.fromkeys(found)), old, new)
 
 
 def _reshapes(graph: Graph, sizes: _NewSizes) -> tuple[list[Reshape], dict[int, int]]:

@@ -16,9 +16,12 @@ from nnc.graph.ir import Graph, Node, Tensor
 Rule = Callable[[Node, Axes], None]
 
 
-def constrain(graph: Graph) -> Axes:
-    """Return the constraints of a whole graph. Raises ValueError that names a node whose shapes contradict its kind."""
-    axes = Axes()
+def constrain(graph: Graph, allow_inexact: bool = False) -> Axes:
+    """Return the constraints of a whole graph; with `allow_inexact`, a mean does not pin what it is taken over.
+
+    Raises ValueError that names a node whose shapes contradict its kind.
+    """
+    axes = Axes(allow_inexact)
     for tensor in graph.inputs:
         axes.pin_all(tensor, "an input of the model")
     for tensor in graph.outputs:
@@ -154,7 +157,7 @@ def layer_norm(node: Node, axes: Axes) -> None:
     x, _ = _main(node)
     normalised = node.attrs["axes"]
     for number in normalised:
-        axes.pin(axes[x][number], f"{node.place} takes a mean over it")
+        axes.pin_mean(axes[x][number], node.place)
     for vector in node.inputs[1:]:
         if vector is not None:
             axes.eq_all(axes[vector], [axes[x][number] for number in normalised])
@@ -171,21 +174,26 @@ def pool(node: Node, axes: Axes) -> None:
 
 
 def reduce(node: Node, axes: Axes) -> None:
-    """A sum does not miss zeros, so only the other reductions pin what they reduce."""
+    """A sum does not miss zeros, so only the other reductions pin what they reduce; a mean, or a variance, until asked not to."""
     x, y = _main(node)
     gone = set(node.attrs["axes"])
     stay = [axis for number, axis in enumerate(axes[x]) if number not in gone]
     left = [axis for number, axis in enumerate(axes[y]) if not (node.attrs["keepdims"] and number in gone)]
     axes.eq_all(stay, left)
-    if node.attrs["function"] != "sum":
-        for number in gone:
+    for number in gone if node.attrs["function"] != "sum" else ():
+        if node.attrs["function"] in ("mean", "variance"):
+            axes.pin_mean(axes[x][number], node.place)
+        else:
             axes.pin(axes[x][number], f"{node.place} reduces it")
 
 
 def along(node: Node, axes: Axes) -> None:
     same(node, axes)
     for number in node.attrs["axes"]:
-        axes.pin(axes[node.outputs[0]][number], f"{node.place} mixes what lies along it")
+        if node.attrs.get("normalises"):
+            axes.pin_mean(axes[node.outputs[0]][number], node.place)
+        else:
+            axes.pin(axes[node.outputs[0]][number], f"{node.place} mixes what lies along it")
 
 
 def reshape(node: Node, axes: Axes) -> None:

@@ -21,9 +21,13 @@ Known = dict[int, Array]
 
 @dataclass
 class Values:
-    """Known values of every tensor of a graph under masks; `masks` is by parameter path, in canonical shape."""
+    """Known values of every tensor of a graph under masks; `masks` is by parameter path, in canonical shape.
+
+    With `allow_inexact`, what comes into a normalisation as zero counts as zero behind it: that is how the small model sees it.
+    """
 
     masks: Mapping[str, Array]
+    allow_inexact: bool = False
     _known: dict[Tensor, Known] = field(default_factory=dict)
     _alive: dict[Tensor, Array] = field(default_factory=dict)
 
@@ -75,9 +79,9 @@ class Values:
         return {axis: np.where(gone, 0.0, np.nan) for axis, gone in enumerate(dead) if gone.any()}
 
 
-def analyse(graph: Graph, masks: Mapping[str, Array]) -> Values:
+def analyse(graph: Graph, masks: Mapping[str, Array], allow_inexact: bool = False) -> Values:
     """Return the values of a graph whose parameters are seen through `masks` ({parameter path: boolean array})."""
-    values = Values(masks)
+    values = Values(masks, allow_inexact)
     for node in graph.nodes:
         transfer = TRANSFER.get(node.kind) or _own_transfer(node)
         if transfer is not None:
@@ -232,11 +236,23 @@ def batch_norm(node: Node, values: Values) -> None:
 
 def layer_norm(node: Node, values: Values) -> None:
     """Only a masked scale makes the result known: it is the shift then."""
-    _, y = _single(node)
+    x, y = _single(node)
     _, weight, bias = node.inputs
-    if weight is not None and len(weight.shape) == 1 and weight.name in values.masks:
-        shift = 0.0 if bias is None else values.numbers(bias)
-        values.put(y, {len(y.shape) - 1: np.where(values.numbers(weight) == 0, shift, np.nan)})
+    last = len(y.shape) - 1
+    if node.attrs["axes"] != (last,):
+        return
+    gone = values.along(x, last) == 0 if values.allow_inexact else np.zeros(y.shape[last], bool)
+    if weight is not None and weight.name in values.masks:
+        gone = gone | (values.numbers(weight) == 0)
+    values.put(y, {last: np.where(gone, 0.0 if bias is None else values.numbers(bias), np.nan)})
+
+
+def along(node: Node, values: Values) -> None:
+    """Whole slices of zeros may stay zeros, as a group of a GroupNorm; a part of what is normalised does if that may be inexact."""
+    x, y = _single(node)
+    if node.attrs.get("zeros"):
+        within = () if node.attrs.get("normalises") and values.allow_inexact else node.attrs["axes"]
+        values.put(y, {axis: np.where(value == 0, 0.0, np.nan) for axis, value in values.of(x).items() if axis not in within})
 
 
 def pool(node: Node, values: Values) -> None:
@@ -365,6 +381,7 @@ TRANSFER: dict[str, Callable[[Node, Values], None]] = {
     "matmul": matmul,
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,
+    "along": along,
     "pool": pool,
     "reduce": reduce,
     "reshape": reshape,

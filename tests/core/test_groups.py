@@ -27,7 +27,7 @@ def test_both_branches_of_a_residual_add_are_one_group():
     assert scores.tolist() == [11, 22, 33, 44]
     kept = groups.kept({0: np.array([True, False, False, False])})
     assert set(kept) == {"left.weight", "left.bias", "norm.weight", "norm.bias", "right.weight", "right.bias"}
-    assert kept["norm.bias"].tolist() == [False, True, True, True]
+    assert kept["norm.bias"][0].tolist() == [False, True, True, True]
 
 
 def test_heads_are_the_granules_of_an_attention():

@@ -51,22 +51,27 @@ def reduce(function: str) -> Callable[[Call], None]:
 
 
 def along(call: Call) -> None:
-    """softmax, cumsum, sort: mix the elements of one axis."""
+    """softmax: mixes the elements of one axis."""
     call.emit("along", call.read("self"), axes=(call.axis(),))
+
+
+def along_with_zeros(call: Call) -> None:
+    """cumsum, sort: mix the elements of one axis; zeros give zeros."""
+    call.emit("along", call.read("self"), axes=(call.axis(),), zeros=True)
 
 
 def roll(call: Call) -> bool | None:
     """roll(self, shifts, dims); without dims it rolls the flattened tensor."""
     if not call["dims"]:
         return False
-    call.emit("along", call.read("self"), axes=call.axes("dims"))
+    call.emit("along", call.read("self"), axes=call.axes("dims"), zeros=True)
     return None
 
 
 _MAX_POOLS = (aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.adaptive_max_pool2d, aten.adaptive_max_pool3d)
 _MEANS = ("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
 _MEANS += ("_upsample_nearest_exact2d", "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d")
-_OTHERS = "amax amin max min prod var std any all argmax argmin logsumexp median linalg_vector_norm"
+_OTHERS = "amax amin max min prod any all argmax argmin logsumexp median linalg_vector_norm"
 
 READERS = {
     **dict.fromkeys(_MAX_POOLS, max_pool),
@@ -74,7 +79,9 @@ READERS = {
     **{getattr(aten, name): smooth_pool for name in _MEANS},
     aten.mean: reduce("mean"),
     aten.sum: reduce("sum"),
+    **dict.fromkeys((aten.var, aten.std), reduce("variance")),
     **{getattr(aten, name): reduce("other") for name in _OTHERS.split()},
-    **dict.fromkeys((aten._softmax, aten._log_softmax, aten.cumsum, aten.cumprod, aten.logcumsumexp, aten.sort), along),
+    **dict.fromkeys((aten._softmax, aten._log_softmax, aten.logcumsumexp), along),
+    **dict.fromkeys((aten.cumsum, aten.cumprod, aten.sort), along_with_zeros),
     aten.roll: roll,
 }

@@ -113,7 +113,7 @@ def _batch_statistics(call: Call) -> bool | None:
     x = call.read("input")
     assert x is not None
     mixed = tuple(axis for axis in range(len(x.shape)) if axis != 1)
-    normalised = call.node("along", (x,), x.shape, axes=mixed)
+    normalised = call.node("along", (x,), x.shape, axes=mixed, normalises=True, zeros=True)
     return _scaled(call, normalised, (1, x.shape[1], *(1 for _ in x.shape[2:])))
 
 
@@ -139,7 +139,7 @@ def rms_norm(call: Call) -> None:
     x, rank = call.read("input"), call["input"].dim()
     assert x is not None
     count = len(call["normalized_shape"])
-    normalised = call.node("along", (x,), x.shape, axes=tuple(range(rank - count, rank)))
+    normalised = call.node("along", (x,), x.shape, axes=tuple(range(rank - count, rank)), normalises=True, zeros=True)
     _scaled(call, normalised, tuple(call["normalized_shape"]))
 
 
@@ -150,7 +150,7 @@ def group_norm(call: Call) -> None:
     batch, channels, *rest = x.shape
     split = (batch, groups, channels // groups, *rest)
     blocks = call.node("reshape", (x,), split, sizes=split)
-    mixed = call.node("along", (blocks,), split, axes=tuple(range(2, len(split))))
+    mixed = call.node("along", (blocks,), split, axes=tuple(range(2, len(split))), normalises=True, zeros=True)
     joined = call.node("reshape", (mixed,), x.shape, sizes=x.shape)
     _scaled(call, joined, (1, channels, *(1 for _ in rest)))
 
