@@ -23,19 +23,23 @@ from nnc.errors import (
 )
 
 if TYPE_CHECKING:
-    from nnc.algorithm import Pruner
+    from nnc.algorithm import Distiller, Pruner, Quantizer
     from nnc.catalog import algorithms, layers, schema
     from nnc.compress import compress
     from nnc.prunability import prunability
     from nnc.report import report
     from nnc.speedup import ModelSpeedup
     from nnc.storage import load, save
+    from nnc.trainer import Trainer
 
     __version__: str
 
 _HOMES = {
     "ModelSpeedup": "nnc.speedup",
+    "Distiller": "nnc.algorithm",
     "Pruner": "nnc.algorithm",
+    "Quantizer": "nnc.algorithm",
+    "Trainer": "nnc.trainer",
     "algorithms": "nnc.catalog",
     "compress": "nnc.compress",
     "layers": "nnc.catalog",
@@ -48,15 +52,18 @@ _HOMES = {
 
 __all__ = [
     "ConfigError",
+    "Distiller",
     "MissingFramework",
     "ModelError",
     "ModelSpeedup",
     "NncError",
     "NothingRemoved",
     "Pruner",
+    "Quantizer",
     "SpeedupError",
     "StorageError",
     "TraceError",
+    "Trainer",
     "TrainingError",
     "__version__",
     "algorithms",

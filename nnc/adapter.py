@@ -193,6 +193,14 @@ class TrainableAdapter(Adapter, Protocol):
         """
         ...
 
+    def batch_loss(self, loss: Callable[..., Any] | None, batch: Any) -> Any:
+        """Return the loss of one batch as a scalar tensor; `loss` and `batch` as `nnc.Trainer` describes them."""
+        ...
+
+    def seed(self, seed: int) -> None:
+        """Seed the framework's random numbers: dropout, shuffling, initialisers."""
+        ...
+
     def views(self) -> Views:
         """Return what the model is seen through now, masks apart; `{}` where it is plain."""
         ...

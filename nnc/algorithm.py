@@ -1,4 +1,10 @@
-"""Pruning = a score x an allocation. A pruner is a score and little else.
+"""What an algorithm is: one abstract verb, over a model that it sees through its adapter only.
+
+    Pruner       score       what each channel, head or element is worth
+    Distiller    objectives  what the student's loss gets from a teacher
+    Quantizer    views       the grid that each tensor is seen on
+
+Pruning = a score x an allocation. A pruner is a score and little else:
 
     L1 (Li et al. 2017)       sum|w| of each output channel      granularity "channel"
     magnitude (Han et al.)    |w| of each element                granularity "element"
@@ -11,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -20,14 +26,136 @@ from nnc.allocation import Scored, allocate
 from nnc.arrays import to_float64
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array, Shape
+from nnc.instruments import attach, detach, off, restored
 from nnc.joint import joint_masks
 from nnc.masks import from_kept, merge, unmasked
 from nnc.registry import adapter_for
 from nnc.select import resolve
-from nnc_schemas import PruneSpec, SpecError, parse_config_list
+from nnc_schemas import PruneSpec, Selector, SpecError, parse_config_list
+
+if TYPE_CHECKING:
+    from nnc.objective import Objective
+    from nnc.trainer import Trainer
+    from nnc.views import Learning, Views
 
 
-class Pruner(ABC):
+class Algorithm(ABC):
+    """What `nnc.compress` asks of every algorithm. Constructing one checks everything and touches nothing.
+
+    `name` is what a config_list calls it, `kind` what it does, `spec` the pydantic model of its entries, a `Selector` of layers.
+    `adapter`, `model`, `specs` (its own entries), `example_inputs`, `trainer` and `seed` are there for the subclass.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[Literal["prune", "distill", "quantize"]]
+    spec: ClassVar[type[Selector]] = Selector
+    #: Whether training decides something, by `finish`.
+    learns: ClassVar[bool] = False
+    #: The model that it learns from, if it does.
+    teacher: Any = None
+
+    def __init__(
+        self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, *, trainer: Trainer | None = None, seed: int = 0
+    ) -> None:
+        self.adapter = adapter_for(model)
+        self.model = self.adapter.model  # what a path names is read once
+        self.example_inputs = example_inputs
+        self.trainer = trainer
+        self.seed = seed
+        self.specs = self._own(config_list)
+
+    @staticmethod
+    def treats(layer: Layer) -> bool:
+        """Tell whether the algorithm can work on a layer: what an entry selects from."""
+        return layer.prunable
+
+    def propose(self) -> Masks:
+        """Return the masks that the model gets before training; nothing is touched."""
+        return {}
+
+    def views(self) -> Views:
+        """Return what the model is seen through in training, besides masks; nothing is touched."""
+        return {}
+
+    def objectives(self) -> Sequence[Objective]:
+        """Return what is added to the loss of each training step; nothing is touched."""
+        return ()
+
+    def learning(self) -> Mapping[str, Learning]:
+        """Return how the trained variables of its views and objectives learn, by group."""
+        return {}
+
+    def finish(self) -> Masks:
+        """Return the masks that training has decided, read while the views are still on the model."""
+        return {}
+
+    @property
+    def masks(self) -> Masks:
+        """The masks that the model is seen through now, `{layer: {"weight": array, "bias": array}}`; True stays."""
+        return self.adapter.masks()
+
+    def compress(self) -> tuple[Any, Masks]:
+        """Put the algorithm on the model and return it with its masks. What an earlier run masked stays masked.
+
+        One that learns in training trains with its trainer first; without a trainer it is on the model afterwards, for a loop of the
+        user's own. Raises `ConfigError` where the algorithm scores wrongly. After any exception the model is as it was.
+        """
+        masks = attach(self.adapter, [self], self.teacher)
+        if self.trainer is not None and self.learns:
+            with restored(self.adapter):
+                self.trainer.train(self.model)
+                masks = self.settle()
+        return self.model, masks
+
+    def settle(self) -> Masks:
+        """Let training's result decide the masks, take views and objectives off, and return the masks."""
+        with restored(self.adapter):
+            masks = merge(self.adapter.masks(), self.finish())
+            off(self.adapter)
+            self.adapter.set_masks(masks)
+        return masks
+
+    def unwrap_model(self) -> Any:
+        """Take everything off the model and return it: the user's own, with its own numbers."""
+        detach(self.adapter)
+        return self.model
+
+    def _own(self, config_list: Any) -> tuple[Any, ...]:
+        """Check the config_list, and that it asks for no other algorithm than this one."""
+        try:
+            specs = parse_config_list(config_list, spec_of=lambda name, place: type(self).spec)
+        except SpecError as error:
+            raise ConfigError(str(error)) from None
+        for spec in specs:
+            if spec.algorithm not in (None, self.name):
+                asked = f"{spec.place}.algorithm: {spec.algorithm!r} was asked of {type(self).__name__}, which is {self.name!r}"
+                raise ConfigError(f"{asked}. nnc.compress(model, config_list) takes entries of several algorithms.")
+        return specs
+
+
+class Distiller(Algorithm):
+    """An algorithm that adds a teacher's knowledge to the student's loss. `teacher` is a model of the same framework."""
+
+    kind = "distill"
+
+    def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, *, teacher: Any, **options: Any) -> None:
+        super().__init__(model, config_list, example_inputs, **options)
+        self.teacher = teacher
+
+    @abstractmethod
+    def objectives(self) -> Sequence[Objective]: ...
+
+
+class Quantizer(Algorithm):
+    """An algorithm that puts tensors on a grid of few bits, as views."""
+
+    kind = "quantize"
+
+    @abstractmethod
+    def views(self) -> Views: ...
+
+
+class Pruner(Algorithm):
     """An algorithm that says how little each channel, or each element, is worth.
 
         class MaxPruner(Pruner):
@@ -40,19 +168,19 @@ class Pruner(ABC):
                 return layer.ops.max(layer.ops.abs(weight), axis=tuple(range(1, weight.ndim)))
 
     `name` is what a config_list calls it. With `example_inputs` a pruner of channels scores whole dependency groups (see joint.py);
-    without them each layer chooses alone. Constructing it checks everything and touches nothing; `ConfigError` and `ModelError`
-    come from here.
+    without them each layer chooses alone. `allow_inexact` lets it choose widths that a mean is taken over, as under a LayerNorm, too;
+    `nnc.ModelSpeedup` removes them when told the same. `ConfigError` and `ModelError` come from its constructor.
     """
 
-    name: ClassVar[str]
+    kind = "prune"
+    spec = PruneSpec
     granularity: ClassVar[Literal["channel", "element"]] = "channel"
 
-    def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, *, seed: int = 0) -> None:
-        self.adapter = adapter_for(model)
-        self.model = self.adapter.model  # what a path names is read once
-        self.example_inputs = example_inputs
-        self.seed = seed
-        self.specs = self._own(config_list)
+    def __init__(
+        self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, *, allow_inexact: bool = False, **options: Any
+    ) -> None:
+        super().__init__(model, config_list, example_inputs, **options)
+        self.allow_inexact = allow_inexact
         layers = self.adapter.layers()
         self._governed = resolve(self.specs, layers)
         self._layers = {layer.name: layer for layer in layers if layer.name in self._governed}
@@ -64,25 +192,6 @@ class Pruner(ABC):
         A tensor of the framework or a NumPy array, of shape `(out,)` for the granularity "channel", of the weight's shape for
         "element". `layer.weight` is `(out, in, *kernel)`.
         """
-
-    @property
-    def masks(self) -> Masks:
-        """The masks that the model is seen through now, `{layer: {"weight": array, "bias": array}}`; True stays."""
-        return self.adapter.masks()
-
-    def compress(self) -> tuple[Any, Masks]:
-        """Mask the model and return it with its masks. What an earlier run masked stays masked.
-
-        Raises `ConfigError` where the algorithm scores wrongly. After any exception the model is as it was.
-        """
-        masks = self.propose()
-        self.adapter.set_masks(masks)
-        return self.model, masks
-
-    def unwrap_model(self) -> Any:
-        """Take all masks from the model's forward path and return the model: the user's own, with its own numbers."""
-        self.adapter.set_masks({})
-        return self.model
 
     def propose(self) -> Masks:
         """Return the masks that `compress` would set; nothing is touched."""
@@ -97,7 +206,7 @@ class Pruner(ABC):
         """Let layers that can only shrink together choose together: what is masked can then leave."""
         with unmasked(self.adapter):
             graph = self.adapter.trace(self.example_inputs, {}).graph
-        return joint_masks(graph, self.adapter.layers(), scored, self._governed, self.specs)
+        return joint_masks(graph, self.adapter.layers(), scored, self._governed, self.specs, self.allow_inexact)
 
     def _scored(self, layer: Layer, earlier: Masks) -> Scored:
         shape = layer.parameters["weight"]
@@ -118,19 +227,12 @@ class Pruner(ABC):
         return scores if self.granularity == "element" else _comparable(scores)
 
     def _own(self, config_list: Any) -> tuple[PruneSpec, ...]:
-        """Check the config_list, and that it asks for no other algorithm than this one."""
-        try:
-            specs = parse_config_list(config_list)
-        except SpecError as error:
-            raise ConfigError(str(error)) from None
-        for index, spec in enumerate(specs):
-            if spec.algorithm not in (None, self.name):
-                asked = f"config_list[{index}].algorithm: {spec.algorithm!r} was asked of {type(self).__name__}, which is {self.name!r}"
-                raise ConfigError(f"{asked}. nnc.compress(model, config_list) takes entries of several algorithms.")
+        specs = super()._own(config_list)
+        for spec in specs:
             if spec.granularity == "head" and self.example_inputs is None:
-                raise ConfigError(f"config_list[{index}].granularity: heads are found by running the model; pass example_inputs=.")
+                raise ConfigError(f"{spec.place}.granularity: heads are found by running the model; pass example_inputs=.")
             if spec.round_to is not None and self.granularity == "element":
-                raise ConfigError(f"config_list[{index}].round_to: rounds channels, but {self.name!r} masks single elements.")
+                raise ConfigError(f"{spec.place}.round_to: rounds channels, but {self.name!r} masks single elements.")
         return specs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nnc.adapter import Layer
-from nnc.registry import Algorithm, adapter_for, registry
+from nnc.registry import Registered, adapter_for, registry
 
 
 def layers(model: Any) -> tuple[Layer, ...]:
@@ -16,7 +16,7 @@ def layers(model: Any) -> tuple[Layer, ...]:
     return tuple(adapter_for(model).layers())
 
 
-def algorithms() -> tuple[Algorithm, ...]:
+def algorithms() -> tuple[Registered, ...]:
     """Return the installed algorithms by name, built-in and third-party alike."""
     return registry().algorithms
 
@@ -25,4 +25,4 @@ def schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a config_list."""
     from nnc_schemas import json_schema
 
-    return json_schema()
+    return json_schema([found.cls.spec for found in registry().algorithms])

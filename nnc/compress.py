@@ -1,8 +1,8 @@
 """The front door: a model and a config in, a compressed model out.
 
-    config -> entries -> one algorithm for each -> masks -> the model is seen through them -> speedup -> report, save
+    config -> entries -> algorithms -> masks, views, objectives on the model -> training -> speedup -> report, save
 
-Entries name their algorithms. The last entry that names a layer governs it, whichever algorithm that is.
+Entries name their algorithms (entries.py); what an algorithm puts on a model is in instruments.py.
 """
 
 from __future__ import annotations
@@ -11,61 +11,123 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from nnc.adapter import Masks
+from nnc.adapter import Adapter, Masks
+from nnc.entries import called
 from nnc.errors import ConfigError
-from nnc.masks import merge
+from nnc.graph.plan import Plan
+from nnc.instruments import attach, detach, off, restored, trainable
+from nnc.masks import merge, unmasked
 from nnc.recipe import read_recipe
-from nnc.registry import adapter_for, algorithm
-from nnc.select import resolve
-from nnc_schemas import PruneSpec, Recipe
+from nnc.registry import adapter_for
 
 if TYPE_CHECKING:
-    from nnc.algorithm import Pruner
+    from nnc.algorithm import Algorithm
     from nnc.report import Report
     from nnc.speedup import ModelSpeedup
-
-#: What prunes the entries for which the user names no algorithm: structured, and it needs no data.
-DEFAULT = "l1_norm"
+    from nnc.trainer import History, Trainer
 
 
-def compress(model: Any, config: Any, example_inputs: Any = None, *, seed: int = 0) -> Compressed:
-    """Mask `model` as `config` says.
+def compress(
+    model: Any,
+    config: Any,
+    example_inputs: Any = None,
+    *,
+    trainer: Trainer | None = None,
+    teacher: Any = None,
+    optimizer: Any = None,
+    seed: int = 0,
+    allow_inexact: bool = False,
+) -> Compressed:
+    """Put on `model` what `config` says: masks, and for training what learns, distils or quantises.
 
     `config` is a config_list, one entry, a recipe, or the path of a recipe in YAML or JSON. An entry without `algorithm` is
     pruned with the recipe's, else with "l1_norm". `example_inputs` are what `speedup()` and `report()` run the model on.
+    `trainer` is for algorithms that need data (`nnc.Trainer`); `teacher`, by default a frozen copy of the untouched model, for
+    distillation; `optimizer`, on PyTorch, the one of a loop of your own: what algorithms train beside the model learns with it.
+    `allow_inexact` offers what a mean is taken over, as the width under a LayerNorm, too; `report()` then says how far outputs moved.
     Raises `ConfigError` or `ModelError` before anything is touched.
     """
-    specs = _named(read_recipe(config))
+    recipe = read_recipe(config)
     adapter = adapter_for(model)
     model = adapter.model  # what a path names is read once
-    pruners = [cls(model, _only(specs, name), example_inputs, seed=seed) for name, cls in _algorithms(model, specs).items()]
-    masks = adapter.masks()
-    for pruner in pruners:
-        masks = merge(masks, pruner.propose())
-    adapter.set_masks(masks)
-    return Compressed(model, masks, example_inputs)
+    wanted = called(model, recipe)
+    if teacher is None and any(cls.kind == "distill" for cls, _ in wanted):
+        teacher = untouched(adapter)
+    options = {
+        "prune": {"allow_inexact": True} if allow_inexact else {},
+        "distill": {"teacher": teacher},
+    }
+    chosen = [cls(model, entries, example_inputs, trainer=trainer, seed=seed, **options.get(cls.kind, {})) for cls, entries in wanted]
+    masks = attach(adapter, chosen, teacher, optimizer)
+    return Compressed(model, masks, example_inputs, allow_inexact, algorithms=chosen, trainer=trainer)
+
+
+def untouched(adapter: Adapter) -> Any:
+    """Return a copy of the user's model without masks or views."""
+    with unmasked(adapter):
+        return adapter.shrink(Plan(), {}, {})
 
 
 class Compressed:
     """A compressed model on its way: `model` is the masked one at first, the small one after `speedup()`."""
 
-    def __init__(self, model: Any, masks: Masks, example_inputs: Any = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        masks: Masks,
+        example_inputs: Any = None,
+        allow_inexact: bool = False,
+        *,
+        algorithms: Sequence[Algorithm] = (),
+        trainer: Trainer | None = None,
+    ) -> None:
         self.original = model
         self.model = model
         self.masks = masks
         self.example_inputs = example_inputs
+        self.allow_inexact = allow_inexact
+        self.algorithms = tuple(algorithms)
+        self.trainer = trainer
         self._speedup: ModelSpeedup | None = None
 
-    def speedup(self) -> Any:
+    def loss(self, loss: Any, mask: Any = None) -> Any:
+        """Return the loss of the forward pass that has just run with what distillation and regularisers add, in a PyTorch loop.
+
+        `loss` is your own, or None to learn from the teacher alone. `mask` says which tokens are valid, `(batch, length)`. Keras
+        adds the same in `fit`, by itself.
+        """
+        return trainable(adapter_for(self.model), "loss()").total(loss, mask)
+
+    def train(self, *, epochs: int | None = None, steps: int | None = None) -> History:
+        """Train `.model`, as it is seen now, with the trainer that `nnc.compress` was given."""
+        if self.trainer is None:
+            raise ConfigError("trainer: train() needs one: nnc.compress(model, config, trainer=nnc.Trainer(...)).")
+        return self.trainer.train(self.model, epochs=epochs, steps=steps)
+
+    def finish(self) -> Masks:
+        """Let what learned in training decide its masks; views and objectives leave the model. Return all its masks."""
+        adapter = adapter_for(self.original)
+        if self.algorithms and self._speedup is None:
+            with restored(adapter):
+                for one in self.algorithms:
+                    self.masks = merge(self.masks, one.finish())
+                off(adapter)
+                adapter.set_masks(self.masks)
+            self.algorithms = ()
+        return self.masks
+
+    def speedup(self, *, allow_inexact: bool | None = None) -> Any:
         """Cut what is masked out of the model, keep the small model in `.model`, and return it.
 
-        The original loses its masks and is whole again. Raises `ConfigError` without example inputs, and what
-        `nnc.ModelSpeedup` raises; the masks then stay as they were.
+        `allow_inexact` is what `nnc.compress` was told unless given here. The original loses its masks and is whole again.
+        Raises `ConfigError` without example inputs, and what `nnc.ModelSpeedup` raises; the masks then stay as they were.
         """
         from nnc.speedup import ModelSpeedup
 
+        self.finish()
         adapter = adapter_for(self.original)
-        speedup = ModelSpeedup(self.original, self._inputs("speedup"), self.masks)
+        inexact = self.allow_inexact if allow_inexact is None else allow_inexact
+        speedup = ModelSpeedup(self.original, self._inputs("speedup"), self.masks, allow_inexact=inexact)
         small = speedup.speedup_model()
         adapter.set_masks({})
         self._speedup, self.model = speedup, small
@@ -86,8 +148,8 @@ class Compressed:
         save(self.model, folder)
 
     def unwrap(self) -> Any:
-        """Take the masks from the original model and return it."""
-        adapter_for(self.original).set_masks({})
+        """Take everything off the original model and return it."""
+        detach(adapter_for(self.original))
         return self.original
 
     def _inputs(self, purpose: str) -> Any:
@@ -95,21 +157,3 @@ class Compressed:
             remedy = "nnc.compress(model, config, example_inputs=...)"
             raise ConfigError(f"example_inputs: {purpose}() runs the model, so it needs some: {remedy}.")
         return self.example_inputs
-
-
-def _named(recipe: Recipe) -> tuple[PruneSpec, ...]:
-    """Give every entry the name of its algorithm."""
-    default = recipe.algorithm or DEFAULT
-    return tuple(spec.model_copy(update={"algorithm": spec.algorithm or default}) for spec in recipe.config_list)
-
-
-def _algorithms(model: Any, specs: Sequence[PruneSpec]) -> dict[str, type[Pruner]]:
-    """Return the algorithms that govern a layer in the end. Raises `ConfigError` for one that does not exist."""
-    known = {spec.algorithm: algorithm(str(spec.algorithm), f"config_list[{index}].algorithm") for index, spec in enumerate(specs)}
-    governing = {specs[index].algorithm for index in resolve(specs, adapter_for(model).layers()).values()}
-    return {str(name): cls for name, cls in known.items() if name in governing}
-
-
-def _only(specs: Sequence[PruneSpec], name: str) -> list[PruneSpec]:
-    """Return the entries as one algorithm sees them: what is another's, it has to leave alone."""
-    return [spec if spec.algorithm == name else spec.excluding().model_copy(update={"algorithm": name}) for spec in specs]

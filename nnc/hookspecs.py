@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from nnc.algorithm import Pruner
+    from nnc.algorithm import Algorithm
 
 hookspec = pluggy.HookspecMarker("nnc")
 hookimpl = pluggy.HookimplMarker("nnc")
@@ -28,7 +28,7 @@ def nnc_register_adapters(register: Callable[..., None]) -> None:
 
 
 @hookspec
-def nnc_register_algorithms(register: Callable[[type[Pruner]], None]) -> None:
+def nnc_register_algorithms(register: Callable[[type[Algorithm]], None]) -> None:
     """Call `register(MyPruner)` for each algorithm class; its `name` is what a config_list calls it."""
 
 

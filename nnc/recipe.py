@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nnc.errors import ConfigError
-from nnc_schemas import Recipe, SpecError, parse_recipe
+from nnc.registry import algorithm
+from nnc_schemas import PruneSpec, Recipe, Selector, SpecError, parse_recipe
 
 
 def read_recipe(config: Any) -> Recipe:
@@ -18,10 +19,15 @@ def read_recipe(config: Any) -> Recipe:
     """
     try:
         if isinstance(config, (str, PathLike)):
-            return parse_recipe(read_file(Path(config)), str(config))
-        return config if isinstance(config, Recipe) else parse_recipe(config)
+            return parse_recipe(read_file(Path(config)), str(config), spec_of)
+        return config if isinstance(config, Recipe) else parse_recipe(config, spec_of=spec_of)
     except SpecError as error:
         raise ConfigError(str(error)) from None
+
+
+def spec_of(name: str | None, place: str) -> type[Selector]:
+    """Return the spec of an algorithm's entries; one without a name prunes. Raises `ConfigError` for an unknown algorithm."""
+    return PruneSpec if name is None else algorithm(name, place).spec
 
 
 def read_file(path: Path) -> Any:

@@ -20,7 +20,7 @@ from nnc.errors import ConfigError, MissingFramework, ModelError, NncError, near
 
 if TYPE_CHECKING:
     from nnc.adapter import Adapter
-    from nnc.algorithm import Pruner
+    from nnc.algorithm import Algorithm
 
 Record = TypeVar("Record")
 
@@ -47,11 +47,11 @@ class Framework:
 
 
 @dataclass(frozen=True)
-class Algorithm:
+class Registered:
     """An algorithm as `nnc algorithms` lists it; `summary` is the first sentence of its docstring."""
 
     name: str
-    cls: type[Pruner]
+    cls: type[Algorithm]
     plugin: str
 
     @property
@@ -73,7 +73,7 @@ class Registry:
     """What a set of plug-ins has registered."""
 
     frameworks: tuple[Framework, ...]
-    algorithms: tuple[Algorithm, ...]
+    algorithms: tuple[Registered, ...]
     demos: dict[str, Callable[[], Any]]
     examples: dict[str, Callable[[], tuple[Any, Any]]]
     files: dict[str, Callable[[Any], Any]]
@@ -96,7 +96,7 @@ def recognise(model: Any) -> Framework | None:
     return next((framework for framework in registry().frameworks if framework.recognises(model)), None)
 
 
-def algorithm(name: str, place: str = "algorithm") -> type[Pruner]:
+def algorithm(name: str, place: str = "algorithm") -> type[Algorithm]:
     """Return the class of an algorithm. Raises `ConfigError` that begins with `place` and names the nearest one."""
     known = {record.name: record.cls for record in registry().algorithms}
     if name not in known:
@@ -143,10 +143,10 @@ def _operation(plugin: str, op: str, rule: Any, transfer: Any = None) -> tuple[s
     return op, Operation(rule, transfer, plugin)
 
 
-def _algorithm(plugin: str, cls: type[Pruner]) -> Algorithm:
+def _algorithm(plugin: str, cls: type[Algorithm]) -> Registered:
     if not isinstance(getattr(cls, "name", None), str):
         raise TypeError(f"{cls!r} has no `name` for config_lists to call it by")
-    return Algorithm(cls.name, cls, plugin)
+    return Registered(cls.name, cls, plugin)
 
 
 def _answers(manager: pluggy.PluginManager, hook: str, make: Callable[..., Record]) -> list[Record]:

@@ -8,11 +8,11 @@ Entries apply in order and a later one overrides an earlier one, as in NNI 2.10:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nnc.adapter import Layer
 from nnc.errors import ConfigError, nearest
-from nnc_schemas import PruneSpec
+from nnc_schemas import Selector
 
 Words = Sequence[str] | None
 
@@ -30,14 +30,20 @@ ALIASES: Mapping[str, str] = {
 }
 
 
-def resolve(specs: Sequence[PruneSpec], layers: Sequence[Layer]) -> dict[str, int]:
+def prunable(layer: Layer) -> bool:
+    """Tell whether a layer has output channels that can leave."""
+    return layer.prunable
+
+
+def resolve(specs: Sequence[Selector], layers: Sequence[Layer], eligible: Callable[[Layer], bool] = prunable) -> dict[str, int]:
     """Return the index of the entry that governs each layer; excluded and unnamed layers are absent.
 
+    `eligible` tells which layers can be selected at all.
     Raises `ConfigError` for an entry, or one name in it, that matches no layer, and where every layer ends up excluded.
     """
     governed: dict[str, int] = {}
     for index, spec in enumerate(specs):
-        chosen = _Matcher(f"config_list[{index}]", layers).select(spec)
+        chosen = _Matcher(spec.place, layers, eligible).select(spec)
         governed.update(dict.fromkeys(chosen, index))
     kept = {name: index for name, index in governed.items() if not specs[index].exclude}
     if not kept:
@@ -48,12 +54,12 @@ def resolve(specs: Sequence[PruneSpec], layers: Sequence[Layer]) -> dict[str, in
 class _Matcher:
     """The layers of one model, asked by one entry; `place` begins every message."""
 
-    def __init__(self, place: str, layers: Sequence[Layer]) -> None:
+    def __init__(self, place: str, layers: Sequence[Layer], eligible: Callable[[Layer], bool]) -> None:
         self.place = place
         self.layers = {layer.name: layer for layer in layers}
-        self.prunable = {layer.name: layer for layer in layers if layer.prunable}
+        self.prunable = {layer.name: layer for layer in layers if eligible(layer)}
 
-    def select(self, spec: PruneSpec) -> list[str]:
+    def select(self, spec: Selector) -> list[str]:
         """Return the names of the layers that the entry means, in the model's order."""
         named = self.named(spec)
         typed = self.of_types("op_types", spec.op_types) if spec.op_types else set(self.prunable)
@@ -64,13 +70,13 @@ class _Matcher:
             raise ConfigError(f"{self.place}: matches no layer: {reason}. {_LIST}" if self.prunable else self.barren())
         return chosen
 
-    def named(self, spec: PruneSpec) -> set[str]:
+    def named(self, spec: Selector) -> set[str]:
         if not (spec.op_names or spec.op_partial_names or spec.op_names_re):
             return set(self.prunable)
         exact = self.by_name("op_names", spec.op_names)
         return exact | self.by_part("op_partial_names", spec.op_partial_names) | self.by_pattern("op_names_re", spec.op_names_re)
 
-    def excepted(self, spec: PruneSpec) -> set[str]:
+    def excepted(self, spec: Selector) -> set[str]:
         exact = self.by_name("exclude_op_names", spec.exclude_op_names)
         patterns = self.by_pattern("exclude_op_names_re", spec.exclude_op_names_re)
         return exact | patterns | self.of_types("exclude_op_types", spec.exclude_op_types)

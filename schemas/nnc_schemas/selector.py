@@ -44,5 +44,5 @@ class Selector(BaseModel):
 
     def excluding(self) -> Self:
         """Return the entry that leaves alone what this one treats."""
-        kept = {key: getattr(self, key) for key in Selector.model_fields if getattr(self, key) is not None}
-        return type(self).model_construct(**{**kept, "exclude": True}).placed(self.place)
+        own = {name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()}
+        return self.model_copy(update={**{name: own[name] for name in own.keys() - Selector.model_fields.keys()}, "exclude": True})

@@ -1,0 +1,90 @@
+"""Put algorithms on a model for training, and take them off again.
+
+    masks, then views, then objectives, then how their variables learn
+
+Either all of it is on the model afterwards or, after an exception, the model is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from nnc.adapter import Adapter, Masks, TrainableAdapter
+from nnc.errors import ConfigError, ModelError
+from nnc.masks import merge
+from nnc.views import Learning, Site, View
+
+if TYPE_CHECKING:
+    from nnc.algorithm import Algorithm
+
+
+def trainable(adapter: Adapter, purpose: str) -> TrainableAdapter:
+    """Return the adapter as one that trains. Raises `ModelError` that says what cannot be done where its framework does not."""
+    if not hasattr(adapter, "set_views"):
+        remedy = "Do it on the PyTorch or Keras model that the file was exported from."
+        raise ModelError(f"model: {purpose} needs training, and a model of {adapter.framework!r} cannot be trained. {remedy}")
+    return cast(TrainableAdapter, adapter)
+
+
+def attach(adapter: Adapter, algorithms: Iterable[Algorithm], teacher: Any = None, optimizer: Any = None) -> Masks:
+    """Put what the algorithms propose on the model, on top of the masks that it has, and return its masks."""
+    chosen = list(algorithms)
+    masks = adapter.masks()
+    for one in chosen:
+        masks = merge(masks, one.propose())
+    views = _together(site_views for one in chosen for site_views in one.views().items())
+    objectives = [objective for one in chosen for objective in one.objectives()]
+    learning = _groups(chosen)
+    with restored(adapter):
+        adapter.set_masks(masks)
+        if views or objectives or optimizer is not None:
+            ready = trainable(adapter, chosen[0].name if chosen else "an optimizer")
+            ready.set_views(views)
+            ready.set_objectives(objectives, teacher)
+            ready.learn(learning, optimizer)
+    return masks
+
+
+def detach(adapter: Adapter) -> None:
+    """Take everything off the model: it is the user's own again, with the numbers that training gave it."""
+    off(adapter)
+    adapter.set_masks({})
+
+
+def off(adapter: Adapter) -> None:
+    """Take views and objectives off; masks stay."""
+    if hasattr(adapter, "set_views"):
+        ready = cast(TrainableAdapter, adapter)
+        ready.set_objectives(())
+        ready.set_views({})
+
+
+@contextmanager
+def restored(adapter: Adapter) -> Iterator[None]:
+    """After an exception in the block the model has the masks that it had, and no views or objectives."""
+    before = adapter.masks()
+    try:
+        yield
+    except BaseException:
+        off(adapter)
+        adapter.set_masks(before)
+        raise
+
+
+def _together(views: Iterable[tuple[Site, tuple[View, ...]]]) -> dict[Site, tuple[View, ...]]:
+    """Put the views of several algorithms on one site in the order in which the recipe names the algorithms."""
+    found: dict[Site, tuple[View, ...]] = {}
+    for site, more in views:
+        found[site] = (*found.get(site, ()), *more)
+    return found
+
+
+def _groups(algorithms: Iterable[Algorithm]) -> dict[str, Learning]:
+    groups: dict[str, Learning] = {}
+    for one in algorithms:
+        for group, learning in one.learning().items():
+            if groups.setdefault(group, learning) != learning:
+                raise ConfigError(f"{one.name}: its group {group!r} is to learn as {learning}, and already learns as {groups[group]}.")
+    return groups

@@ -1,0 +1,222 @@
+"""Train a model with plain callables: what algorithms that need data, gradients or fine-tuning are given.
+
+    trainer = nnc.Trainer(data=loader, loss=F.cross_entropy, optimizer=lambda p: torch.optim.AdamW(p, 1e-4), evaluate=accuracy)
+    trainer = nnc.Trainer(data=dataset, loss=keras.losses.MeanSquaredError(), optimizer="adam")
+
+The loop is the same on every framework; one step of it is the adapter's (`TrainStep`), objectives and views included.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from nnc.errors import ConfigError, TrainingError
+from nnc.instruments import trainable
+from nnc.registry import adapter_for
+
+if TYPE_CHECKING:
+    from nnc.adapter import TrainStep
+
+Precision = Literal["float32", "bfloat16", "float16"]
+#: Told of each step: its number, and what has happened so far.
+Show = Callable[[int, "History"], None]
+_FRESH = "pass a list, a DataLoader, a tf.data.Dataset, or a function that returns a fresh iterator"
+
+
+@dataclass
+class History:
+    """What a training run did: the loss of every step, and the metric after every epoch (empty without `evaluate`)."""
+
+    losses: list[float] = field(default_factory=list)
+    metrics: list[float] = field(default_factory=list)
+
+    @property
+    def metric(self) -> float | None:
+        """The metric after the last epoch."""
+        return self.metrics[-1] if self.metrics else None
+
+
+class Trainer:
+    """Data, loss, optimizer and evaluation, the user's own.
+
+    `data`: an iterable of batches that can be run through again, or a function that returns an iterator. A batch is
+        `(inputs, targets)`, or a dict that the model takes by name.
+    `loss`: `f(outputs, targets)` for such pairs; or, if its first parameter is called `model`, `f(model, batch)`; or None where the
+        outputs carry their loss (Hugging Face), or a Keras model is compiled with one. It returns a scalar.
+    `optimizer`: PyTorch: a function from parameters to an optimizer, or an optimizer of the model's parameters; Keras: an optimizer, its
+        name, or a function from variables to one. None: Keras takes the compiled one.
+    `evaluate`: `f(model)` returns a number, the higher the better.
+    `epochs`, or `steps` in its place, is how long `train` trains unless told otherwise. `accumulate` batches make one step.
+    `precision`: "bfloat16" or "float16" compute in that and keep the weights in float32.
+
+    Raises `ConfigError` for what cannot be trained with.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        loss: Callable[..., Any] | None = None,
+        optimizer: Any = None,
+        evaluate: Callable[[Any], float] | None = None,
+        *,
+        epochs: int = 1,
+        steps: int | None = None,
+        accumulate: int = 1,
+        precision: Precision = "float32",
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        _require(loss is None or callable(loss), f"Trainer.loss: {loss!r} is no function; it takes (outputs, targets), or (model, batch).")
+        _require(evaluate is None or callable(evaluate), f"Trainer.evaluate: {evaluate!r} is no function; it takes the model.")
+        for name, number in (("epochs", epochs), ("accumulate", accumulate), ("steps", 1 if steps is None else steps)):
+            _require(isinstance(number, int) and number > 0, f"Trainer.{name}: {number!r} is no whole number above 0.")
+        known = ("float32", "bfloat16", "float16")
+        _require(precision in known, f"Trainer.precision: {precision!r} is none of {', '.join(known)}.")
+        _require(callable(data) or isinstance(data, Iterable), f"Trainer.data: a {type(data).__name__} has no batches; {_FRESH}.")
+        once = not callable(data) and iter(data) is data
+        _require(not once, f"Trainer.data: a {type(data).__name__} can be run through once only, and training needs it again; {_FRESH}.")
+        self.data = data
+        self.loss = loss
+        self.optimizer = optimizer
+        self.metric = evaluate
+        self.epochs, self.steps, self.accumulate = epochs, steps, accumulate
+        self.precision: Precision = precision
+        self.seed = seed
+        self.progress = progress
+
+    def batches(self) -> Iterator[Any]:
+        """Return a fresh run through the data."""
+        return iter(self.data() if callable(self.data) else self.data)
+
+    def evaluate(self, model: Any) -> float | None:
+        """Return the metric of a model, or None where there is no `evaluate`."""
+        if self.metric is None:
+            return None
+        value = self.metric(model)
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"Trainer.evaluate: returned {value!r}; a number is needed, the higher the better.") from None
+
+    def batch_loss(self, model: Any, batch: Any) -> Any:
+        """Return the loss of one batch as a scalar tensor: what gradients are taken of, without a step of the optimizer."""
+        return trainable(adapter_for(model), "a loss").batch_loss(self.loss, batch)
+
+    def train(
+        self,
+        model: Any,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        after_step: Callable[[int], None] | None = None,
+        seed: int | None = None,
+        label: str = "train",
+    ) -> History:
+        """Train `model` for so many epochs, or for so many steps of the optimizer, over as many runs through the data as that takes.
+
+        `after_step(number)` is called after each step, from 1. The same seed, data and model give the same result. Raises
+        `TrainingError` for a loss that is no finite scalar, or data that runs dry; what has been trained stays trained.
+        """
+        if steps is None and epochs is None:
+            steps = self.steps
+        adapter = trainable(adapter_for(model), "train()")
+        self._seed(adapter, self.seed if seed is None else seed)
+        step = adapter.trainer(self.loss, self.optimizer, self.precision, self.accumulate)
+        history = History()
+        try:
+            with self._bar(label, steps) as show:
+                for epoch in range(epochs or self.epochs) if steps is None else count():
+                    left = None if steps is None else steps * self.accumulate - len(history.losses)
+                    if left is not None and left <= 0:
+                        break
+                    self._epoch(step, epoch, left, history, after_step, show)
+                    metric = self.evaluate(model)
+                    history.metrics += [] if metric is None else [metric]
+        finally:
+            step.close()
+        return history
+
+    def _epoch(
+        self, step: TrainStep, epoch: int, left: int | None, history: History, after_step: Callable[[int], None] | None, show: Show
+    ) -> None:
+        """Run through the data once, or until `left` batches are done."""
+        before = len(history.losses)
+        for batch in islice(self.batches(), left):
+            history.losses.append(step(batch))
+            done, rest = divmod(len(history.losses), self.accumulate)
+            if not rest:
+                show(done, history)
+                if after_step is not None:
+                    after_step(done)
+        if len(history.losses) == before:
+            empty = "has no batches" if not epoch else f"gave batches in the first {epoch} runs through it, and none in the next"
+            raise TrainingError(f"Trainer.data: {empty}; {_FRESH}.")
+
+    def _seed(self, adapter: Any, seed: int) -> None:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        adapter.seed(seed)
+
+    @contextmanager
+    def _bar(self, label: str, steps: int | None) -> Iterator[Show]:
+        """Show a progress bar with the loss and the last metric, on a terminal."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[news]}"),
+        )
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, disable=not (self.progress and console.is_terminal)) as progress:
+            task = progress.add_task(label, total=steps or self._length(), news="")
+
+            def show(done: int, history: History) -> None:
+                metric = "" if history.metric is None else f"  metric {history.metric:.4f}"
+                progress.update(task, completed=done, news=f"loss {history.losses[-1]:.4f}{metric}")
+
+            yield show
+
+    def _length(self) -> int | None:
+        length = getattr(self.data, "__len__", None)
+        try:
+            return None if length is None else length() * self.epochs // self.accumulate
+        except TypeError:  # a tf.data.Dataset of unknown length
+            return None
+
+
+def calls_model(loss: Callable[..., Any]) -> bool:
+    """Tell a loss `f(model, batch)` from one of outputs and targets: by the name of its first parameter."""
+    try:
+        parameters = list(inspect.signature(loss).parameters)
+    except (TypeError, ValueError):  # a built-in function shows no signature
+        return False
+    return bool(parameters) and parameters[0] == "model"
+
+
+def inputs_and_targets(batch: Any) -> tuple[Any, Any]:
+    """Split a batch for a loss `f(outputs, targets)`. Raises `ConfigError` for one that is no pair."""
+    if isinstance(batch, Mapping):
+        targets = next((name for name in ("labels", "label", "targets", "y") if name in batch), None)
+        inputs = {name: value for name, value in batch.items() if name != targets}
+        return inputs, None if targets is None else batch[targets]
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    what = f"a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
+    raise ConfigError(f"Trainer.data: a batch is {what}; (inputs, targets) or a dict is needed, or a loss f(model, batch).")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
