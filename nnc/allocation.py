@@ -1,14 +1,17 @@
 """Allocation = who leaves, given what everybody scored.
 
-    sparsity 0.5         the lowest half of each layer
-    total_sparsity 0.5   the lowest of all the entry's layers together, until half of their weights is gone
+    sparsity 0.5                     the lowest half of each layer
+    sparse_threshold 0.5             what scores less than that
+    total_sparsity 0.5               the lowest of all the entry's layers together, until half of their weights is gone
+    ... and global_group_id          the same over the layers of several entries
+    ... and ranking "isomorphic"     the same, among groups of one shape of subgraph (Fang et al. 2024, arXiv:2407.04616)
 
 A granule is an output channel or an element; the lowest scores leave first, equal scores in the order of layer and index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, gcd
 
@@ -23,11 +26,15 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one layer's granules, any shape, float64; each granule holds `weights` weights in `rows` output channels."""
+    """The scores of one layer's granules, any shape, float64; each granule holds `weights` weights in `rows` output channels.
+
+    `shape` is equal for granules of one shape of subgraph: what an isomorphic ranking compares.
+    """
 
     scores: Array
     weights: int
     rows: int = 1
+    shape: Hashable = None
 
 
 def allocate(scored: Mapping[str, Scored], governed: Mapping[str, int], specs: Sequence[PruneSpec]) -> dict[str, Array]:
@@ -35,16 +42,36 @@ def allocate(scored: Mapping[str, Scored], governed: Mapping[str, int], specs: S
 
     `governed` gives the entry of each layer. A layer always keeps one granule.
     """
+    pools: dict[Hashable, dict[str, Scored]] = {}
+    spec_of = {name: specs[governed[name]] for name in scored}
+    for name, layer in scored.items():
+        pools.setdefault(_pool(spec_of[name], governed[name], layer), {})[name] = layer
     keep: dict[str, Array] = {}
-    for index, spec in enumerate(specs):
-        group = {name: scored[name] for name in scored if governed[name] == index}
-        chosen = _per_layer(group, spec.per_layer) if spec.per_layer is not None else _together(group, spec)
-        keep.update({name: _rounded(group[name], stays, spec.round_to or 1) for name, stays in chosen.items()})
-    return {name: keep[name] for name in scored}
+    for pool in pools.values():
+        keep.update(_together(pool, spec_of) if spec_of[next(iter(pool))].total is not None else _each(pool, spec_of))
+    return {name: _rounded(layer, keep[name], spec_of[name].round_to or 1) for name, layer in scored.items()}
 
 
-def _per_layer(group: Mapping[str, Scored], sparsity: float) -> dict[str, Array]:
-    return {name: ~lowest(layer.scores, count_of(layer.scores.size, sparsity)) for name, layer in group.items()}
+def _pool(spec: PruneSpec, index: int, layer: Scored) -> Hashable:
+    """Return what layers that are ranked together have in common: an id or an entry, and for some the shape of the subgraph."""
+    group = ("entry", index) if spec.global_group is None else ("id", spec.global_group)
+    return (*group, layer.shape if spec.ranking == "isomorphic" else None)
+
+
+def _each(pool: Mapping[str, Scored], spec_of: Mapping[str, PruneSpec]) -> dict[str, Array]:
+    return {name: ~_lowest_of(layer.scores, spec_of[name]) for name, layer in pool.items()}
+
+
+def _lowest_of(scores: Array, spec: PruneSpec) -> Array:
+    """Return True at the granules of one layer that leave by its own fraction or threshold."""
+    if spec.threshold is None:
+        return lowest(scores, count_of(scores.size, spec.per_layer or 0.0))
+    below = int((scores < spec.threshold).sum())
+    return lowest(scores, max(min(below, count_of(scores.size, _cap(spec))), count_of(scores.size, spec.floor or 0.0)))
+
+
+def _cap(spec: PruneSpec) -> float:
+    return 1.0 if spec.cap is None else spec.cap
 
 
 def _rounded(layer: Scored, keep: Array, channels: int) -> Array:
@@ -55,23 +82,27 @@ def _rounded(layer: Scored, keep: Array, channels: int) -> Array:
     return keep if wanted == kept else ~lowest(np.where(keep, np.inf, layer.scores), keep.size - wanted)
 
 
-def _together(group: Mapping[str, Scored], spec: PruneSpec) -> dict[str, Array]:
-    """Remove the lowest of all the group's granules while the weights that leave fit into `total_sparsity`.
+def _together(pool: Mapping[str, Scored], spec_of: Mapping[str, PruneSpec]) -> dict[str, Array]:
+    """Remove the lowest of all the pool's granules while the weights that leave fit into the total.
 
     The first granule, in the order of score, that no longer fits ends it: none leaves before one that scored lower, except where
-    `max_sparsity_per_layer` protects a layer.
+    a cap protects a layer or a floor takes its share first.
     """
-    if not group:
-        return {}
-    cap = 1.0 if spec.cap is None else spec.cap
-    scores = np.concatenate([layer.scores.ravel() for layer in group.values()])
-    weights = np.repeat([layer.weights for layer in group.values()], [layer.scores.size for layer in group.values()])
-    free = np.concatenate([lowest(layer.scores, count_of(layer.scores.size, cap)).ravel() for layer in group.values()])
-    budget = (spec.total_sparsity or 0.0) * float(weights.sum()) + _ROUNDING
-    leave = np.zeros(scores.size, bool)
-    leave[free] = _within(scores[free], weights[free], budget)
-    ends = np.cumsum([layer.scores.size for layer in group.values()])[:-1]
-    return {name: ~part.reshape(group[name].scores.shape) for name, part in zip(group, np.split(leave, ends), strict=True)}
+    sizes = [layer.scores.size for layer in pool.values()]
+    scores = np.concatenate([layer.scores.ravel() for layer in pool.values()])
+    weights = np.repeat([layer.weights for layer in pool.values()], sizes)
+    leave = _share(pool, {name: spec_of[name].floor or 0.0 for name in pool})
+    free = _share(pool, {name: _cap(spec_of[name]) for name in pool}) & ~leave
+    total = spec_of[next(iter(pool))].total or 0.0
+    budget = total * float(weights.sum()) - float(weights[leave].sum()) + _ROUNDING
+    leave[free] = _within(scores[free], weights[free], max(budget, 0.0))
+    parts = np.split(leave, np.cumsum(sizes)[:-1])
+    return {name: ~part.reshape(pool[name].scores.shape) for name, part in zip(pool, parts, strict=True)}
+
+
+def _share(pool: Mapping[str, Scored], fractions: Mapping[str, float]) -> Array:
+    """Return the lowest fraction of each layer, True, one layer after the other."""
+    return np.concatenate([lowest(layer.scores, count_of(layer.scores.size, fractions[name])).ravel() for name, layer in pool.items()])
 
 
 def _within(scores: Array, weights: Array, budget: float) -> Array:

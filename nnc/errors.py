@@ -66,6 +66,10 @@ class NothingRemoved(UserWarning):
     """ModelSpeedup found nothing that can leave; the message says why."""
 
 
+class LeftAlone(UserWarning):
+    """A config_list asks for what cannot leave while other things can; the message names the layers and says what to do."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `"; nearest: 'conv1'"` for the known word closest to `word`, the first of equals, or `""` where none is close."""
 

@@ -1,20 +1,22 @@
 """Allocation over groups: layers that can only shrink together choose their channels together.
 
 Without a graph each layer chooses alone, and where a residual add then needs a channel that one branch masked, it stays. With example
-inputs the groups are known: their summed scores are ranked as one layer's would be, and what leaves is masked in all of them.
+inputs the groups are known: their scores together are ranked as one layer's would be, and what leaves is masked in all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from nnc.adapter import Layer, Masks
 from nnc.allocation import Scored, allocate
-from nnc.graph.groups import Groups, Shared
+from nnc.graph.groups import Groups
 from nnc.graph.ir import Array, Graph
 from nnc.masks import complete
+from nnc.ties import gentlest, only_targets, ties, voters
+from nnc.unmet import Asked, tell_none_left, tell_refused
 from nnc_schemas import PruneSpec
 
 
@@ -29,27 +31,39 @@ def joint_masks(
     """Return masks for every group all of whose layers the config_list selects; the others are left alone.
 
     `scored` and `governed` are by layer. A group whose layers are asked different sparsities takes the lowest of them.
+    Warns `LeftAlone` of what the config_list singles out and cannot have. Raises `ConfigError` where nothing of it can leave.
     """
-    groups = Groups(graph, allow_inexact)
-    selected = {number: shared for number, shared in enumerate(groups.shared) if set(shared.layers) <= set(scored)}
-    chosen = {number: shared for number, shared in selected.items() if _is_asked(shared, specs[_gentlest(shared, governed, specs)])}
-    scores = {name: layer.scores for name, layer in scored.items()}
-    joint = {
-        str(number): Scored(groups.scores(shared, scores), groups.weights(shared), shared.rows_of_one) for number, shared in chosen.items()
-    }
-    spec_of = {str(number): _gentlest(shared, governed, specs) for number, shared in chosen.items()}
-    keep = allocate(joint, spec_of, specs)
-    return _masks(groups.kept({int(name): ~stays for name, stays in keep.items()}), layers)
+    tied = ties(governed, specs)
+    groups = Groups(graph, allow_inexact, tied)
+    asked = Asked(groups, governed, specs, dict(_chosen(groups, governed, specs)), tied)
+    tell_refused(asked)
+    keep = _kept(asked, scored)
+    tell_none_left(asked, keep)
+    masks = _masks(groups.kept({number: ~stays for number, stays in keep.items()}), layers)
+    return {name: only_targets(mine, asked.spec(name)) if name in governed else mine for name, mine in masks.items()}
 
 
-def _is_asked(shared: Shared, spec: PruneSpec) -> bool:
-    """Tell whether an entry means granules of this kind: a head is several output channels of each projection."""
-    return spec.granularity != "head" or shared.rows_of_one > 1
+def _chosen(groups: Groups, governed: Mapping[str, int], specs: Sequence[PruneSpec]) -> Iterator[tuple[int, int]]:
+    """Yield (group, entry) for the groups that the config_list means as a whole, and the entry that decides."""
+    for number, shared in enumerate(groups.shared):
+        if all(name in governed for name in shared.layers):
+            index = gentlest(shared.layers, governed, specs)
+            if specs[index].removes and (shared.heads or not specs[index].heads):
+                yield number, index
 
 
-def _gentlest(shared: Shared, governed: Mapping[str, int], specs: Sequence[PruneSpec]) -> int:
-    asked = {governed[layer] for layer in shared.layers}
-    return min(asked, key=lambda index: specs[index].per_layer or specs[index].total_sparsity or 0.0)
+def _kept(asked: Asked, scored: Mapping[str, Scored]) -> dict[int, Array]:
+    """Return which granules of each chosen group stay."""
+    groups = asked.groups
+    kinds = groups.shapes() if any(spec.ranking == "isomorphic" for spec in asked.specs) else {}
+    joint = {}
+    for number, index in asked.chosen.items():
+        shared = groups.shared[number]
+        scores = {name: scored[name].scores for name in voters(shared.layers, asked.governed, asked.specs)}
+        together = groups.scores(shared, scores, asked.specs[index].group_score or "sum")
+        joint[str(number)] = Scored(together, groups.weights(shared), shared.rows_of_one, kinds.get(number))
+    keep = allocate(joint, {str(number): index for number, index in asked.chosen.items()}, asked.specs)
+    return {int(number): stays for number, stays in keep.items()}
 
 
 def _masks(kept: Mapping[str, Mapping[int, Array]], layers: Sequence[Layer]) -> Masks:

@@ -207,6 +207,8 @@ def _tie(axes: Axes, graph: Graph, members: Sequence[str]) -> None:
 
 def _by_value(items: Array, values: Array) -> dict[int, Array]:
     """Return the items that have each value, in their order, without a pass for each value."""
+    if not len(items):
+        return {}
     order = np.argsort(values, kind="stable")
     found, starts = np.unique(values[order], return_index=True)
     return dict(zip(found.tolist(), np.split(items[order], starts[1:]), strict=True))

@@ -1,0 +1,141 @@
+"""What a config_list asks of groups and cannot have: said before anything is touched, with the layers and what to do.
+
+Nothing at all can leave: an error. Something can, and something else is left alone: a `LeftAlone` warning, one line a reason.
+Silent is only what the config_list never singled out: a plain `{"sparsity": 0.5}` means whatever can leave.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, gcd
+
+from nnc.allocation import count_of
+from nnc.errors import ConfigError, LeftAlone
+from nnc.graph.groups import Groups, Shared
+from nnc.graph.ir import Array
+from nnc_schemas import PruneSpec
+
+_MANY = 4
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The groups of a model, which entry governs which layer, and `chosen`: the groups that the entries can have, by number."""
+
+    groups: Groups
+    governed: Mapping[str, int]
+    specs: Sequence[PruneSpec]
+    chosen: Mapping[int, int]
+    tied: Sequence[Sequence[str]] = ()
+
+    def spec(self, layer: str) -> PruneSpec:
+        return self.specs[self.governed[layer]]
+
+
+def tell_refused(asked: Asked) -> None:
+    """Warn of what cannot leave although an entry singles it out. Raises `ConfigError` where that leaves an entry for heads, or
+    the whole config_list, with nothing."""
+    headless = list(_headless(asked))
+    if headless:
+        raise ConfigError("\n".join(headless))
+    lines = [*_half_selected(asked), *_tied_to_pinned(asked), *_pinned(asked)]
+    removes = any(asked.spec(name).removes for name in asked.governed)
+    if removes and not asked.chosen:
+        raise ConfigError("\n".join([*lines, "config_list: so nothing that it selects can leave. `nnc layers --example` says what can."]))
+    _warn(lines)
+
+
+def tell_none_left(asked: Asked, keep: Mapping[int, Array]) -> None:
+    """Warn of heads, and of whole entries, of which nothing leaves although the entry asks for a part."""
+    stay: dict[str, list[str]] = {}
+    for number, index in asked.chosen.items():
+        spec, shared = asked.specs[index], asked.groups.shared[number]
+        if keep[number].all() and spec.per_layer and shared.heads:
+            stay.setdefault(_too_few(spec, shared), []).extend(shared.layers)
+    lines = [f"{why}: all stay in {_some(names)}." for why, names in stay.items()]
+    for index in dict.fromkeys(asked.chosen.values()):
+        mine = [number for number, entry in asked.chosen.items() if entry == index]
+        spec = asked.specs[index]
+        if spec.amount and all(keep[number].all() for number in mine) and not any(asked.groups.shared[n].heads for n in mine):
+            lines.append(f"{spec.place}: {spec.amount} of its layers' channels, rounded down to whole ones, is none: nothing leaves.")
+    _warn(lines)
+
+
+def _headless(asked: Asked) -> Iterator[str]:
+    """Yield the entries that ask for heads of layers that have none."""
+    having = {index for shared in asked.groups.shared if shared.heads for index in _entries(asked, shared.layers)}
+    for index in dict.fromkeys(asked.governed.values()):
+        spec = asked.specs[index]
+        if spec.heads and spec.removes and index not in having:
+            names = [name for name, entry in asked.governed.items() if entry == index]
+            found = [shared.layers for shared in asked.groups.shared if shared.heads]
+            others = f"heads are in {_some([name for layers in found for name in layers])}" if found else "this model has no heads"
+            told = f"{spec.place}.granularity: no attention head is among the output channels of {_some(names)} that can leave"
+            yield f"{told}; {others}. Select these, or leave granularity out to remove channels."
+
+
+def _half_selected(asked: Asked) -> Iterator[str]:
+    """Yield the groups of which the config_list selects some layers and not the others."""
+    for shared in asked.groups.shared:
+        mine = [name for name in shared.layers if name in asked.governed and asked.spec(name).removes]
+        others = [name for name in shared.layers if name not in asked.governed]
+        if mine and others and (shared.heads or not asked.spec(mine[0]).heads):
+            what = "heads" if shared.heads else "channels"
+            told = f"{asked.spec(mine[0]).place}: {_some(mine)} can lose {what} only together with {_some(others)}, which the config_list"
+            yield f"{told} does not select or excludes: they are left alone. Select all of them, or exclude all."
+
+
+def _tied_to_pinned(asked: Asked) -> Iterator[str]:
+    """Yield the ties of the config_list to a layer that must keep its channels."""
+    free = {name for shared in asked.groups.shared for name in shared.layers}
+    for members in asked.tied:
+        stuck = [name for name in members if name not in free]
+        if stuck:
+            why = _reasons(asked, stuck) or "the example inputs do not reach it"
+            yield f"{asked.spec(stuck[0]).place}: {_some(members)} shall lose the same channels, and cannot: {why}. They are left alone."
+
+
+def _pinned(asked: Asked) -> Iterator[str]:
+    """Yield the entries of which nothing can leave, whatever the others ask."""
+    free = set(_entries(asked, [name for shared in asked.groups.shared for name in shared.layers]))
+    tied = {name for members in asked.tied for name in members}
+    for index in dict.fromkeys(asked.governed.values()):
+        names = [name for name, entry in asked.governed.items() if entry == index and name not in tied]
+        if asked.specs[index].removes and index not in free and names:
+            why = _reasons(asked, names) or "the example inputs do not reach them"
+            yield f"{asked.specs[index].place}: nothing of {_some(names)} can leave: {why}."
+
+
+def _too_few(spec: PruneSpec, shared: Shared) -> str:
+    """Say why a fraction of some heads is none of them."""
+    heads = len(shared.classes)
+    rows = ", ".join(f"{count} channels of {name}" for name, count in shared.rows_by_layer().items())
+    if count_of(heads, spec.per_layer or 0.0):
+        multiple = (spec.round_to or 1) // gcd(spec.round_to or 1, shared.rows_of_one)
+        return f"{spec.place}.round_to: a multiple of {spec.round_to} channels is {multiple} heads or more, of {heads} (each {rows})"
+    least = ceil(100 / heads) / 100
+    return f"{spec.place}: {spec.per_layer} of {heads} heads that can leave (each {rows}) is less than one; {least} removes one"
+
+
+def _reasons(asked: Asked, names: Iterable[str]) -> str:
+    wanted = set(names)
+    found = dict.fromkeys(f"{layer}: {why}" for layer, _, why in asked.groups.pinned() if layer in wanted)
+    return _some(list(found), "; ")
+
+
+def _entries(asked: Asked, names: Iterable[str]) -> Iterator[int]:
+    yield from (asked.governed[name] for name in names if name in asked.governed)
+
+
+def _some(names: Sequence[str], between: str = ", ") -> str:
+    """Name a few, and say how many more there are."""
+    names = list(dict.fromkeys(names))
+    more = f" and {len(names) - _MANY + 1} more" if len(names) > _MANY else ""
+    return between.join(names[: _MANY - 1] if more else names) + more
+
+
+def _warn(lines: Sequence[str]) -> None:
+    if lines:
+        warnings.warn("\n".join(lines), LeftAlone, stacklevel=6)
