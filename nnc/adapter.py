@@ -123,6 +123,13 @@ class Adapter(Protocol):
         """
         ...
 
+    def structure(self, example_inputs: Any) -> Graph:
+        """Return the graph that `trace` records without masks; its numbers need not be computed, nor its values follow from them.
+
+        Raises what `trace` does.
+        """
+        ...
+
     def run(self, example_inputs: Any) -> tuple[Array, ...]:
         """Return the outputs of one forward pass in inference mode, compiled or not as the framework's users would run it."""
         ...
@@ -199,6 +206,10 @@ class TrainableAdapter(Adapter, Protocol):
 
     def seed(self, seed: int) -> None:
         """Seed the framework's random numbers: dropout, shuffling, initialisers."""
+        ...
+
+    def write(self, numbers: Mapping[Site, Array]) -> dict[Site, Array]:
+        """Set stored parameters, canonical `(out, in, *kernel)`, and return the numbers that they had. All are set or, after an error, none."""
         ...
 
     def views(self) -> Views:

@@ -46,12 +46,14 @@ class Site:
 class Variable:
     """A number, or an array, that a view or an objective keeps with the model: its first value, and whether it is trained.
 
-    A trained one learns as its `group` says (`Learning`), beside the user's own parameters.
+    A trained one learns as its `group` says (`Learning`), beside the user's own parameters. Variables of one `shared` name are one
+    variable, whichever views keep them: their gradients add up, as where query, key and value share a scale or a head's score.
     """
 
     value: Array
     trainable: bool = False
     group: str = ""
+    shared: str = ""
 
 
 @dataclass(frozen=True)
