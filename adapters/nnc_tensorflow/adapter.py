@@ -9,7 +9,7 @@ import keras
 
 from nnc.adapter import Masks, Trace
 from nnc.errors import ModelError
-from nnc.graph.ir import Array
+from nnc.graph.ir import Array, Graph
 from nnc.graph.plan import Plan, Reshape, Size
 from nnc_tensorflow import storage
 from nnc_tensorflow.clone import clonable, cloned
@@ -23,7 +23,7 @@ from nnc_tensorflow.read import Reader
 from nnc_tensorflow.readings import READINGS
 from nnc_tensorflow.resize import rewrite_call
 from nnc_tensorflow.surgery import cuts
-from nnc_tensorflow.trace import Recording, record
+from nnc_tensorflow.trace import Recording, record, unfused
 
 
 class TensorFlowAdapter:
@@ -55,8 +55,17 @@ class TensorFlowAdapter:
             reader = Reader(recording, layers, READINGS)
             function = record(call, tensors, recording, reader.read)
             graph = reader.read(function.outputs)
-            outputs = arrays_of(function(*tensors))
+            with unfused():
+                outputs = arrays_of(function(*tensors))
         return Trace(graph, outputs)
+
+    def structure(self, example_inputs: Any) -> Graph:
+        layers, tensors, call = keras_layers(self.model), tensors_of(example_inputs), caller(self.model, example_inputs)
+        named = named_layers(self.model)
+        with seen_through(layers, {}):
+            recording = Recording(named | named_operations(named))
+            reader = Reader(recording, layers, READINGS)
+            return reader.read(record(call, tensors, recording, reader.read).outputs)
 
     def run(self, example_inputs: Any) -> tuple[Array, ...]:
         return arrays_of(infer(self.model, example_inputs))

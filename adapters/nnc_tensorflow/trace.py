@@ -98,6 +98,17 @@ def _inlined() -> Iterator[None]:
 
 
 @contextmanager
+def unfused() -> Iterator[None]:
+    """Keep TensorFlow from fusing a bias into a grouped convolution: what it then runs on some CPUs knows no groups."""
+    before = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"remapping": False})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"remapping": before.get("remapping", True)})
+
+
+@contextmanager
 def _calls_recorded(recording: Recording) -> Iterator[None]:
     """Note for each operation made meanwhile, in this thread, the innermost layer whose call makes it."""
     paths = {id(layer): path for path, layer in recording.layers.items()}
