@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from nnc.adapter import Layer, Masks
-from nnc.allocation import Scored, allocate
+from nnc.allocation import Scored
 from nnc.arrays import to_float64
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array, Shape
 from nnc.instruments import attach, detach, off, restored
 from nnc.joint import joint_masks
-from nnc.masks import from_kept, merge, unmasked
+from nnc.masks import merge, unmasked
 from nnc.registry import adapter_for
 from nnc.select import resolve
+from nnc.ties import alone_masks, check_ties
 from nnc_schemas import PruneSpec, Selector, SpecError, parse_config_list
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ class Pruner(Algorithm):
         layers = self.adapter.layers()
         self._governed = resolve(self.specs, layers)
         self._layers = {layer.name: layer for layer in layers if layer.name in self._governed}
+        check_ties(self._governed, self.specs, self._layers)
 
     @abstractmethod
     def score(self, layer: Layer) -> Any:
@@ -199,8 +201,7 @@ class Pruner(Algorithm):
         scored = {name: self._scored(layer, earlier) for name, layer in self._layers.items()}
         if self.example_inputs is not None and self.granularity == "channel":
             return merge(earlier, self._jointly(scored))
-        keep = allocate(scored, self._governed, self.specs)
-        return merge(earlier, {name: from_kept(keep[name], layer) for name, layer in self._layers.items()})
+        return merge(earlier, alone_masks(self._layers, scored, self._governed, self.specs))
 
     def _jointly(self, scored: Mapping[str, Scored]) -> Masks:
         """Let layers that can only shrink together choose together: what is masked can then leave."""
@@ -229,8 +230,11 @@ class Pruner(Algorithm):
     def _own(self, config_list: Any) -> tuple[PruneSpec, ...]:
         specs = super()._own(config_list)
         for spec in specs:
-            if spec.granularity == "head" and self.example_inputs is None:
+            if spec.heads and self.example_inputs is None:
                 raise ConfigError(f"{spec.place}.granularity: heads are found by running the model; pass example_inputs=.")
+            if spec.ranking == "isomorphic" and (self.example_inputs is None or self.granularity == "element"):
+                remedy = "it masks single elements" if self.granularity == "element" else "pass example_inputs="
+                raise ConfigError(f"{spec.place}.ranking: isomorphic compares subgraphs, found by running the model; {remedy}.")
             if spec.round_to is not None and self.granularity == "element":
                 raise ConfigError(f"{spec.place}.round_to: rounds channels, but {self.name!r} masks single elements.")
         return specs

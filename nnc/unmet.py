@@ -17,6 +17,7 @@ from nnc.graph.groups import Groups, Shared
 from nnc.graph.ir import Array
 from nnc_schemas import PruneSpec
 
+#: Names in a line, and lines in a message: more than these are counted.
 _MANY = 4
 
 
@@ -39,11 +40,11 @@ def tell_refused(asked: Asked) -> None:
     the whole config_list, with nothing."""
     headless = list(_headless(asked))
     if headless:
-        raise ConfigError("\n".join(headless))
+        raise ConfigError(_told(headless))
     lines = [*_half_selected(asked), *_tied_to_pinned(asked), *_pinned(asked)]
     removes = any(asked.spec(name).removes for name in asked.governed)
     if removes and not asked.chosen:
-        raise ConfigError("\n".join([*lines, "config_list: so nothing that it selects can leave. `nnc layers --example` says what can."]))
+        raise ConfigError(f"{_told(lines)}\nconfig_list: so nothing that it selects can leave. `nnc layers --example` says what can.")
     _warn(lines)
 
 
@@ -71,9 +72,9 @@ def _headless(asked: Asked) -> Iterator[str]:
         if spec.heads and spec.removes and index not in having:
             names = [name for name, entry in asked.governed.items() if entry == index]
             found = [shared.layers for shared in asked.groups.shared if shared.heads]
-            others = f"heads are in {_some([name for layers in found for name in layers])}" if found else "this model has no heads"
             told = f"{spec.place}.granularity: no attention head is among the output channels of {_some(names)} that can leave"
-            yield f"{told}; {others}. Select these, or leave granularity out to remove channels."
+            others = f"heads are in {_some([name for layers in found for name in layers])}: select these, or" if found else "so"
+            yield f"{told}; {others} leave granularity out to remove channels."
 
 
 def _half_selected(asked: Asked) -> Iterator[str]:
@@ -111,10 +112,11 @@ def _pinned(asked: Asked) -> Iterator[str]:
 def _too_few(spec: PruneSpec, shared: Shared) -> str:
     """Say why a fraction of some heads is none of them."""
     heads = len(shared.classes)
-    rows = ", ".join(f"{count} channels of {name}" for name, count in shared.rows_by_layer().items())
+    # Only the last part of each name: twelve layers of a transformer then make one line.
+    rows = ", ".join(f"{count} channels of {name.rpartition('.')[2]}" for name, count in shared.rows_by_layer().items())
     if count_of(heads, spec.per_layer or 0.0):
         multiple = (spec.round_to or 1) // gcd(spec.round_to or 1, shared.rows_of_one)
-        return f"{spec.place}.round_to: a multiple of {spec.round_to} channels is {multiple} heads or more, of {heads} (each {rows})"
+        return f"{spec.place}.round_to: {spec.round_to} channels are no less than {multiple} heads, and there are {heads} (each {rows})"
     least = ceil(100 / heads) / 100
     return f"{spec.place}: {spec.per_layer} of {heads} heads that can leave (each {rows}) is less than one; {least} removes one"
 
@@ -136,6 +138,11 @@ def _some(names: Sequence[str], between: str = ", ") -> str:
     return between.join(names[: _MANY - 1] if more else names) + more
 
 
+def _told(lines: Sequence[str]) -> str:
+    more = f"\n... and {len(lines) - _MANY + 1} more like these" if len(lines) > _MANY else ""
+    return "\n".join(lines[: _MANY - 1] if more else lines) + more
+
+
 def _warn(lines: Sequence[str]) -> None:
     if lines:
-        warnings.warn("\n".join(lines), LeftAlone, stacklevel=6)
+        warnings.warn(_told(lines), LeftAlone, stacklevel=6)
