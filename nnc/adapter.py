@@ -209,7 +209,10 @@ class TrainableAdapter(Adapter, Protocol):
         ...
 
     def write(self, numbers: Mapping[Site, Array]) -> dict[Site, Array]:
-        """Set stored parameters, canonical `(out, in, *kernel)`, and return the numbers that they had. All are set or, after an error, none."""
+        """Set stored parameters, canonical `(out, in, *kernel)`, and return the numbers that they had.
+
+        All are set or, after an error, none.
+        """
         ...
 
     def views(self) -> Views:

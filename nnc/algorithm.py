@@ -27,7 +27,7 @@ from nnc.arrays import to_float64
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array, Shape
 from nnc.instruments import attach, detach, off, restored
-from nnc.joint import joint_masks
+from nnc.joint import granules, joint_masks
 from nnc.masks import merge, unmasked
 from nnc.registry import adapter_for
 from nnc.select import resolve
@@ -195,8 +195,45 @@ class Pruner(Algorithm):
         "element". `layer.weight` is `(out, in, *kernel)`.
         """
 
+    def measure(self) -> None:
+        """Collect what scores need of the data, before the first `score`; the default needs none."""
+
     def propose(self) -> Masks:
         """Return the masks that `compress` would set; nothing is touched."""
+        if self.learns:
+            return self.adapter.masks()
+        self.measure()
+        return self.decide()
+
+    def finish(self) -> Masks:
+        return self.decide() if self.learns else {}
+
+    def entry(self, layer: str) -> Any:
+        """Return the entry that governs a layer."""
+        return self.specs[self._governed[layer]]
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """The layers that the config_list selects, by name."""
+        return self._layers
+
+    def granules(self) -> list[tuple[PruneSpec, dict[str, Array]]]:
+        """Return what can leave together: the entry, and which granule each output channel of a parameter belongs to (-1: none).
+
+        With example inputs these are the graph's groups, without them each layer on its own.
+        """
+        if self.example_inputs is None:
+            rows = {name: np.arange(layer.parameters["weight"][0]) for name, layer in self._layers.items()}
+            return [
+                (self.entry(name), {f"{name}.{key}".lstrip("."): rows[name] for key in ("weight", "bias") if key in layer.parameters})
+                for name, layer in self._layers.items()
+            ]
+        with unmasked(self.adapter):
+            graph = self.adapter.structure(self.example_inputs)
+        return [(self.specs[index], rows) for index, rows in granules(graph, self._governed, self.specs, self.allow_inexact)]
+
+    def decide(self) -> Masks:
+        """Return the masks that the scores of now decide."""
         earlier = self.adapter.masks()
         scored = {name: self._scored(layer, earlier) for name, layer in self._layers.items()}
         if self.example_inputs is not None and self.granularity == "channel":
@@ -206,7 +243,7 @@ class Pruner(Algorithm):
     def _jointly(self, scored: Mapping[str, Scored]) -> Masks:
         """Let layers that can only shrink together choose together: what is masked can then leave."""
         with unmasked(self.adapter):
-            graph = self.adapter.trace(self.example_inputs, {}).graph
+            graph = self.adapter.structure(self.example_inputs)
         return joint_masks(graph, self.adapter.layers(), scored, self._governed, self.specs, self.allow_inexact)
 
     def _scored(self, layer: Layer, earlier: Masks) -> Scored:

@@ -43,6 +43,18 @@ def joint_masks(
     return {name: only_targets(mine, asked.spec(name)) if name in governed else mine for name, mine in masks.items()}
 
 
+def granules(
+    graph: Graph, governed: Mapping[str, int], specs: Sequence[PruneSpec], allow_inexact: bool = False
+) -> Iterator[tuple[int, dict[str, Array]]]:
+    """Yield, for each group that the config_list means, the entry that decides and which granule each output channel belongs to.
+
+    The latter by the path of a parameter, -1 where a channel belongs to none: what a score that is trained is spread by.
+    """
+    groups = Groups(graph, allow_inexact, ties(governed, specs))
+    for number, index in _chosen(groups, governed, specs):
+        yield index, groups.rows(number)
+
+
 def _chosen(groups: Groups, governed: Mapping[str, int], specs: Sequence[PruneSpec]) -> Iterator[tuple[int, int]]:
     """Yield (group, entry) for the groups that the config_list means as a whole, and the entry that decides."""
     for number, shared in enumerate(groups.shared):

@@ -148,6 +148,19 @@ class Groups:
                 np.add.at(count, place[own], factor.outer * factor.inner)
         return total / count if combine == "mean" else total
 
+    def rows(self, number: int) -> dict[str, Array]:
+        """Return which granule of a group each output channel belongs to, -1 for none, by the path of each producer with such."""
+        shared = self.shared[number]
+        granule = np.full(len(self._reason), -1)
+        granule[shared.classes] = np.arange(len(shared.classes))
+        found: dict[str, Array] = {}
+        for tensor, axis, factor in self._bound:
+            mine = granule[self._labels.classes(factor)]
+            if axis == 0 and (tensor.name, 0) in self._producers and (mine >= 0).any():
+                vector = found.setdefault(tensor.name, np.full(tensor.shape[0], -1))
+                _block(factor, vector)[...] = mine[:, None]
+        return found
+
     def shapes(self) -> dict[int, Hashable]:
         """Return the shape of the subgraph around one granule of each group, by number: equal for groups that are isomorphic.
 
@@ -192,7 +205,7 @@ def _is_weight(tensor: Tensor) -> bool:
 
 
 def _block(factor: Factor, vector: Array) -> Array:
-    """Return the part of a vector that a factor reads, as (outer, size, inner)."""
+    """Return the part of a vector that a factor reads, as (outer, size, inner): a view of it."""
     block = vector[factor.start : factor.start + factor.outer * factor.size * factor.inner]
     return np.asarray(block.reshape(factor.outer, factor.size, factor.inner))
 
