@@ -184,6 +184,16 @@ def a_trace_sees_what_the_masked_model_computes(adapter: Adapter, inputs: Any) -
     _require_equal(traced.outputs, adapter.run(inputs), "the outputs of trace() with masks")
 
 
+def a_structure_is_the_graph_of_a_trace(adapter: Adapter, inputs: Any) -> None:
+    before = State.of(adapter.model)
+    found, expected = adapter.structure(inputs), adapter.trace(inputs, {}).graph
+    before.require_same(adapter.model, "structure()")
+    for left, right in zip(found.nodes, expected.nodes, strict=False):
+        same = left.kind == right.kind and [tensor.shape for tensor in left.outputs] == [tensor.shape for tensor in right.outputs]
+        _require(same, f"structure() has {left.place} where trace() has {right.place}.")
+    _require(len(found.nodes) == len(expected.nodes), f"structure() has {len(found.nodes)} nodes, trace() {len(expected.nodes)}.")
+
+
 def tensors_survive_a_round_trip(adapter: Adapter, inputs: Any) -> None:
     before, outputs = State.of(adapter.model), adapter.run(inputs)
     adapter.load_tensors({name: array.copy() for name, array in adapter.tensors().items()})
@@ -197,6 +207,7 @@ ADAPTER_CONTRACTS: tuple[Callable[[Adapter, Any], None], ...] = (
     masked_weights_are_exactly_zero,
     masks_leave_no_trace,
     a_trace_sees_what_the_masked_model_computes,
+    a_structure_is_the_graph_of_a_trace,
     tensors_survive_a_round_trip,
 )
 

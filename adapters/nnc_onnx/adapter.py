@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from nnc.adapter import Masks, Trace
 from nnc.errors import SpeedupError, TraceError
-from nnc.graph.ir import Array
+from nnc.graph.ir import Array, Graph
 from nnc.graph.plan import Plan, Reshape, Size
 from nnc_onnx import masks, storage, surgery
 from nnc_onnx.layers import Finder, OnnxLayer
@@ -55,6 +55,10 @@ class OnnxAdapter:
             raise TraceError(f"the output {missing[0]!r} is a sequence; nnc compares arrays.")
         graph = Reader(work, results, READINGS, self._file).read(given)
         return Trace(graph, tuple(results[name] for name in final))
+
+    def structure(self, example_inputs: Any) -> Graph:
+        # A file's shapes are known only when it has run.
+        return self.trace(example_inputs, {}).graph
 
     def run(self, example_inputs: Any) -> tuple[Array, ...]:
         state = _fingerprint(self.model)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from nnc.adapter import Masks, Trace
-from nnc.graph.ir import Array
+from nnc.graph.ir import Array, Graph
 from nnc.graph.plan import Plan, Reshape, Size
 from nnc_torch import blueprints, forward, inference, masks, stored, surgery
 from nnc_torch import trace as tracing
@@ -36,6 +36,9 @@ class TorchAdapter:
 
     def trace(self, example_inputs: Any, masks: Masks) -> Trace:
         return tracing.trace(self.model, example_inputs, masks)
+
+    def structure(self, example_inputs: Any) -> Graph:
+        return tracing.structure(self.model, example_inputs)
 
     def run(self, example_inputs: Any) -> tuple[Array, ...]:
         return inference.run(self.model, example_inputs)

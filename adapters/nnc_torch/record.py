@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnc.graph.ir import Array, Node, Source, Tensor, constant
+from nnc_torch.hollow import hollow
 from nnc_torch.inference import tensors_in, to_numpy
 from nnc_torch.literals import Literals
 from nnc_torch.places import Places
@@ -163,7 +164,7 @@ class Recorder(TorchDispatchMode):
     """While entered, reads each operation with the reader that `readers` has for it, and shows it parameters through masks.
 
     `masks` are by the id of the stored parameter. One masked copy lives as long as the operation that reads it, so the weights are
-    never held twice.
+    never held twice. `shapes_only` leaves out numbers that are dear and that no shape follows from.
     """
 
     def __init__(
@@ -173,16 +174,20 @@ class Recorder(TorchDispatchMode):
         literals: Literals,
         readers: dict[Any, Callable[[Call], bool | None]],
         masks: Mapping[int, torch.Tensor],
+        shapes_only: bool = False,
     ) -> None:
         super().__init__()
         self.values, self.places, self.literals, self._readers, self._masks = values, places, literals, readers, masks
+        self._shapes_only = shapes_only
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
             if self._masks:
                 args, kwargs = self._masked(args), {name: self._masked(value) for name, value in kwargs.items()}
-            result = func(*args, **kwargs)
+            result = hollow(func, args) if self._shapes_only and not kwargs else NotImplemented
+            if result is NotImplemented:
+                result = func(*args, **kwargs)
             if func.overloadpacket is not aten._assert_tensor_metadata:
                 self._read(Call(self, func, args, kwargs, result))
         return result

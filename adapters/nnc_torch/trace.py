@@ -26,6 +26,20 @@ from nnc_torch.values import Slot, Values
 
 def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
     """Return the graph of one forward pass and its outputs; the model is as before afterwards."""
+    graph, outputs = _traced(model, example_inputs, masks)
+    return Trace(graph, tuple(to_numpy(tensor) for tensor in outputs))
+
+
+def structure(model: nn.Module, example_inputs: Any) -> Graph:
+    """Return the graph of one forward pass, most of whose numbers are not computed."""
+    try:
+        return _traced(model, example_inputs, {}, shapes_only=True)[0]
+    except TraceError:
+        # Code that looks at its numbers may not take zeros: then it gets the real ones, or fails on these too.
+        return _traced(model, example_inputs, {})[0]
+
+
+def _traced(model: nn.Module, example_inputs: Any, masks: Masks, shapes_only: bool = False) -> tuple[Graph, list[torch.Tensor]]:
     args, kwargs = arguments(model, example_inputs)
     graph = Graph(numbers=numbers_of(model))
     values = Values(graph)
@@ -33,13 +47,13 @@ def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
         _note_parameters(model, values)
         for tensor in tensors_in((args, kwargs)):
             graph.inputs.append(_note_input(tensor, values))
-        recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS, native_masks(model, masks))
-        outputs = _recorded(model, args, kwargs, recorder)
+        places = Places(model, _call.__code__)
+        recorder = Recorder(values, places, Literals(), READERS, native_masks(model, masks), shapes_only)
+        outputs = list(tensors_in(_recorded(model, args, kwargs, recorder)))
         _pin_recurrences(model, values)
-        tensors = list(tensors_in(outputs))
-        graph.epsilon = _epsilon([*model.parameters(), *tensors])
-        graph.outputs = [values.read(tensor) for tensor in tensors]
-        return Trace(graph, tuple(to_numpy(tensor) for tensor in tensors))
+        graph.epsilon = _epsilon([*model.parameters(), *outputs])
+        graph.outputs = [values.read(tensor) for tensor in outputs]
+    return graph, outputs
 
 
 def _call(model: nn.Module, args: Any, kwargs: Any) -> Any:
