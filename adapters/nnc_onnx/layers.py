@@ -3,12 +3,14 @@
     Gemm, MatMul (and the Add behind it)   Linear          Conv                 Conv1d, Conv2d, Conv3d, DepthwiseConv2d, ...
     ConvTranspose                          ConvTranspose2d BatchNormalization   BatchNorm2d
     Gather from a table                    Embedding       LayerNormalization   LayerNorm
+    Mul and Add with a stored vector each  Affine          (what exporters make of BatchNorm in inference, and of GroupNorm)
 
 "encoder.0.weight" belongs to the layer "encoder.0". Where an exporter kept no such names, the node's own name serves.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -32,18 +34,28 @@ def swapped(array: Array, groups: int) -> Array:
 
 @dataclass(frozen=True)
 class Slot:
-    """A parameter of a layer: the name of the stored tensor, and the groups with which `swapped` makes it canonical (0: it is)."""
+    """A parameter of a layer: the name of the stored tensor, and how that becomes canonical.
+
+    `groups`: those with which `swapped` does it; `dims`: the shape of a vector with axes of size 1 around it, -1 for its own.
+    """
 
     tensor: str
     groups: int = 0
+    dims: Shape = ()
 
     def canonical(self, array: Array) -> Array:
+        if self.dims:
+            return array.reshape(-1)
         return swapped(array, self.groups) if self.groups else array
 
     def native(self, array: Array, groups: int | None = None) -> Array:
+        if self.dims:
+            return array.reshape(self.dims)
         return swapped(array, groups or self.groups) if self.groups else array
 
     def shape(self, native: Shape) -> Shape:
+        if self.dims:
+            return (math.prod(native),)
         if not self.groups:
             return tuple(native)
         return (native[1] * self.groups, native[0] // self.groups, *native[2:])
@@ -122,6 +134,7 @@ class Finder:
         self.layers: list[OnnxLayer] = []
         self._owner: dict[str, OnnxLayer] = {}
         self._readers: dict[str, list[int]] = {}
+        self._makers = {name: number for number, node in enumerate(model.graph.node) for name in node.output}
         for number, node in enumerate(model.graph.node):
             for name in node.input:
                 self._readers.setdefault(name, []).append(number)
@@ -154,15 +167,32 @@ class Finder:
 
     def bias_behind(self, number: int, node: NodeProto, size: int) -> str | None:
         """Return the vector that the only reader of a product adds to it, and note that Add as part of the layer."""
+        add, other = self.added(node)
+        if other is None or not self.vector(other, size):
+            return None
+        self.fused[number] = add
+        return self.views[other].tensor
+
+    def added(self, node: NodeProto) -> tuple[int, str | None]:
+        """Return the number of the Add that is a result's only reader, and what it adds; None where there is none."""
         readers = self._readers.get(node.output[0], [])
         if len(readers) != 1 or any(out.name == node.output[0] for out in self.model.graph.output):
-            return None
+            return -1, None
         add = self.model.graph.node[readers[0]]
         other = [name for name in add.input if name != node.output[0]]
-        if add.op_type != "Add" or len(other) != 1 or not self.vector(other[0], size):
+        return readers[0], other[0] if add.op_type == "Add" and len(other) == 1 else None
+
+    def wide_vector(self, name: str) -> Slot | None:
+        """Return the slot of a stored vector that a name shows, with axes of size 1 put around it or not."""
+        maker = self.model.graph.node[self._makers[name]] if name in self._makers else None
+        while name not in self.views and maker is not None and maker.op_type in ("Unsqueeze", "Reshape", "Cast", "CastLike", "Identity"):
+            name = maker.input[0]
+            maker = self.model.graph.node[self._makers[name]] if name in self._makers else None
+        view = self.views.get(name)
+        dims = tuple(self.stored[view.tensor].dims) if view is not None else ()
+        if view is None or sum(size != 1 for size in dims) != 1:
             return None
-        self.fused[number] = readers[0]
-        return self.views[other[0]].tensor
+        return Slot(view.tensor, dims=tuple(size if size == 1 else -1 for size in dims) if len(dims) > 1 else ())
 
     def _note(self, number: int, node: NodeProto, kinds: tuple[str, ...], slots: dict[str, Slot]) -> None:
         main = slots["weight"].tensor
@@ -256,6 +286,15 @@ def _embedding(finder: Finder, number: int, node: NodeProto) -> Found | None:
     return ("Embedding",), {"weight": Slot(table)}
 
 
+def _affine(finder: Finder, number: int, node: NodeProto) -> Found | None:
+    weights = [slot for slot in map(finder.wide_vector, node.input) if slot is not None]
+    _, added = finder.added(node)
+    bias = finder.wide_vector(added) if added is not None else None
+    if len(weights) != 1 or bias is None or len({math.prod(finder.stored[slot.tensor].dims) for slot in (*weights, bias)}) != 1:
+        return None
+    return ("Affine",), {"weight": weights[0], "bias": bias}
+
+
 _FINDERS: dict[str, Callable[[Finder, int, NodeProto], Found | None]] = {
     "Gemm": _linear,
     "MatMul": _linear,
@@ -265,4 +304,5 @@ _FINDERS: dict[str, Callable[[Finder, int, NodeProto], Found | None]] = {
     "LayerNormalization": _norm,
     "RMSNormalization": _norm,
     "Gather": _embedding,
+    "Mul": _affine,
 }

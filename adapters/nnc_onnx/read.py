@@ -14,7 +14,7 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from nnc.graph.ir import Array, Graph, Node, Shape, Source, Tensor, constant
-from nnc_onnx.evaluate import evaluation
+from nnc_onnx.evaluate import Evaluations
 from nnc_onnx.layers import Finder, Slot, View
 from nnc_onnx.protos import OURS, attributes, captured, held, numbers
 from nnc_onnx.resize import place_of
@@ -40,6 +40,7 @@ class Reader:
         self._products = {add: product for product, add in self.finder.fused.items()}
         self._parameters = {name: self._parameter(path, slot) for name, (path, slot) in self.finder.paths().items()}
         self._slots = {name: slot for name, (_, slot) in self.finder.paths().items()}
+        self._evaluations = Evaluations(model)
         self._node: NodeProto | None = None
         self._number = 0
 
@@ -107,6 +108,9 @@ class Reader:
         """Emit the way from the canonical orientation to what a node reads."""
         tensor, slot = self.parameter(view.tensor)
         rest = tuple(range(2, len(tensor.shape)))
+        if slot.dims:
+            tensor = self.step("reshape", tensor, tuple(self.finder.stored[view.tensor].dims))
+            rest = tuple(range(2, len(tensor.shape)))
         if slot.groups > 1:
             tensor = self.step("unknown", tensor, tuple(self.finder.stored[view.tensor].dims))
         order = (1, 0, *rest) if slot.groups == 1 else tuple(range(len(tensor.shape)))
@@ -125,10 +129,10 @@ class Reader:
         """Add a node between two of ONNX's results and return what it makes."""
         return self.join(kind, (x,), shape, **attrs)
 
-    def join(self, kind: str, inputs: Sequence[Tensor | None], shape: Shape, **attrs: Any) -> Tensor:
+    def join(self, kind: str, inputs: Sequence[Tensor | None], shape: Shape, evaluate: Any = None, **attrs: Any) -> Tensor:
         """Add a node of several inputs, as `step` does."""
         out = Tensor(tuple(shape), floating=any(x is not None and x.floating for x in inputs))
-        self.graph.nodes.append(self._made(kind, tuple(inputs), (out,), attrs, None))
+        self.graph.nodes.append(self._made(kind, tuple(inputs), (out,), attrs, evaluate))
         return out
 
     def emit(
@@ -173,8 +177,8 @@ class Reader:
 
     def evaluation(self, node: NodeProto, *places: int) -> Callable[..., Array]:
         """Return a function of the inputs at `places` that computes a node, the others being what they are."""
-        fixed = {name: self.statics[name] for place, name in enumerate(node.input) if name and place not in places}
-        return evaluation(self.model, node, [node.input[place] for place in places], fixed)
+        fixed = {place: self.statics[name] for place, name in enumerate(node.input) if name and place not in places}
+        return self._evaluations.of(node, places, fixed)
 
     def _made(self, kind: str, inputs: Any, outputs: Any, attrs: Mapping[str, Any], evaluate: Any, place: int | None = None) -> Node:
         assert self._node is not None

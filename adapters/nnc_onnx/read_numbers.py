@@ -38,7 +38,7 @@ def is_nan(reader: Reader, node: NodeProto) -> None:
 def binary(reader: Reader, node: NodeProto) -> None:
     inputs = [reader.tensor(name) for name in node.input]
     attrs = {"function": _BINARY.get(node.op_type, "other")}
-    reader.emit("binary", node.output[0], inputs, attrs, reader.evaluation(node, 0, 1) if node.input[0] != node.input[1] else None)
+    reader.emit("binary", node.output[0], inputs, attrs, reader.evaluation(node, 0, 1))
 
 
 def variadic(reader: Reader, node: NodeProto) -> None:
@@ -50,7 +50,7 @@ def variadic(reader: Reader, node: NodeProto) -> None:
     for other in rest[:-1]:
         first = reader.join("binary", (first, other), np.broadcast_shapes(first.shape, other.shape), function="other")
     attrs = {"function": "add" if node.op_type == "Sum" else "other"}
-    evaluate = reader.evaluation(node, 0, 1) if len(node.input) == 2 and node.input[0] != node.input[1] else None
+    evaluate = reader.evaluation(node, 0, 1) if len(node.input) == 2 else None
     reader.emit("binary", node.output[0], (first, rest[-1]), attrs, evaluate)
 
 

@@ -101,11 +101,13 @@ def layer_norm(reader: Reader, node: NodeProto) -> None:
 
 
 def gather(reader: Reader, node: NodeProto) -> None:
-    """Rows of a table are an embedding, one index of an axis is a select; which channels other indices take is not followed."""
+    """Rows of a table are an embedding, one index of an axis is a select, a vector of them that the file fixes a slice."""
     table, indices = (reader.tensor(name) for name in node.input)
     known, axis = reader.static(node.input[1]), reader.attributes(node).get("axis", 0) % max(1, len(table.shape))
     if known is not None and known.ndim == 0:
         reader.emit("select", node.output[0], (table,), {"axis": axis, "index": int(known) % table.shape[axis]})
+    elif known is not None and known.ndim == 1 and known.size and not (axis == 0 and len(table.shape) == 2 and reader.view(node.input[0])):
+        reader.emit("slice", node.output[0], (table,), {"axis": axis, "index": known % table.shape[axis]})
     elif axis == 0 and len(table.shape) == 2:
         reader.emit("embedding", node.output[0], (indices, table))
     else:

@@ -162,6 +162,42 @@ def pad(reader: Reader, node: NodeProto) -> None:
     reader.emit("pad", node.output[0], (x,), attrs)
 
 
+def depth_to_space(reader: Reader, node: NodeProto) -> None:
+    """Pixel shuffle: blocks of channels become squares of positions; the mode says whether a block's channels lie together."""
+    x, given = reader.tensor(node.input[0]), reader.attributes(node)
+    batch, channels, height, width = x.shape
+    side = given["blocksize"]
+    if given.get("mode", b"DCR") == b"CRD":
+        split, order = (batch, channels // side**2, side, side, height, width), (0, 1, 4, 2, 5, 3)
+    else:
+        split, order = (batch, side, side, channels // side**2, height, width), (0, 3, 4, 1, 5, 2)
+    _rearranged(reader, node, x, split, order)
+
+
+def space_to_depth(reader: Reader, node: NodeProto) -> None:
+    x, side = reader.tensor(node.input[0]), reader.attributes(node)["blocksize"]
+    batch, channels, height, width = x.shape
+    _rearranged(reader, node, x, (batch, channels, height // side, side, width // side, side), (0, 3, 5, 1, 2, 4))
+
+
+def _rearranged(reader: Reader, node: NodeProto, x: Tensor, split: tuple[int, ...], order: tuple[int, ...]) -> None:
+    blocks = reader.step("reshape", x, split)
+    moved = reader.step("transpose", blocks, tuple(split[axis] for axis in order), permutation=order)
+    reader.emit("reshape", node.output[0], (moved,))
+
+
+def resized(reader: Reader, node: NodeProto) -> None:
+    """Resize and Upsample of positions: each result is a weighted mean of its neighbours, so constants stay constants."""
+    x, out = reader.tensor(node.input[0]), reader.result(node.output[0]).shape
+    if reader.attributes(node).get("coordinate_transformation_mode") == b"tf_crop_and_resize":
+        unknown(reader, node)
+        return
+    changed = tuple(axis for axis, (before, after) in enumerate(zip(x.shape, out, strict=True)) if before != after)
+    attrs = {"axes": changed, "function": "average", "padded": False}
+    sizes = reader.static(reader.given(node, 3)) if reader.given(node, 3) else None
+    reader.emit("pool", node.output[0], (x,), attrs | ({"sizes": out} if sizes is not None and len(sizes) == len(out) else {}))
+
+
 READINGS: dict[str, Reading] = {
     "Reshape": reshape,
     **dict.fromkeys(("Flatten", "Squeeze", "Unsqueeze"), regroup),
@@ -174,4 +210,7 @@ READINGS: dict[str, Reading] = {
     "SequenceAt": sequence_at,
     "Slice": slice_,
     "Pad": pad,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+    **dict.fromkeys(("Resize", "Upsample"), resized),
 }

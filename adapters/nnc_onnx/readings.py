@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from nnc_onnx import read_numbers, read_products, read_shapes
+from nnc_onnx import read_einsum, read_norms, read_numbers, read_products, read_shapes
 from nnc_onnx.read import Reading
 
-READINGS: dict[str, Reading] = {**read_products.READINGS, **read_numbers.READINGS, **read_shapes.READINGS}
+READINGS: dict[str, Reading] = {
+    **read_products.READINGS,
+    **read_einsum.READINGS,
+    **read_norms.READINGS,
+    **read_numbers.READINGS,
+    **read_shapes.READINGS,
+}

@@ -6,12 +6,12 @@ A constant may serve several nodes, so each node gets one of its own. What is co
 from __future__ import annotations
 
 import numpy as np
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from nnc.errors import SpeedupError
 from nnc.graph.ir import Array
 from nnc.graph.plan import Reshape
-from nnc_onnx.protos import attributes, fresh, names, numbers
+from nnc_onnx.protos import attributes, fresh, names, numbers, set_attribute
 
 
 def place_of(output: str, axis: int) -> str:
@@ -27,10 +27,16 @@ def resize(model: ModelProto, reshape: Reshape) -> None:
         raise SpeedupError(f"the plan resizes {reshape.op} {reshape.function!r}, which the model does not have: it is another model.")
     if reshape.op == "Slice":
         _slice(model, node, reshape)
-    elif reshape.op in ("Split", "SplitToSequence"):
+    elif reshape.op == "Split":
         _split(model, node, reshape)
+    elif reshape.op == "SplitToSequence":
+        _split(model, _as_split(model, node, len(reshape.new)), reshape)
+    elif reshape.op == "InstanceNormalization":
+        _vectors(model, node, reshape)
+    elif reshape.op == "GroupNormalization":
+        set_attribute(node, "num_groups", reshape.new[1])
     else:
-        _shape(model, node, reshape)
+        _shape(model, node, reshape, 3 if reshape.op == "Resize" else 1)
 
 
 def _split(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
@@ -40,6 +46,48 @@ def _split(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
             del node.attribute[number]
             break
     node.input.append(_constant(model, f"{node.output[0]}_sizes", np.asarray(reshape.new, np.int64)))
+
+
+def _as_split(model: ModelProto, node: NodeProto, count: int) -> NodeProto:
+    """Put a Split in the place of a SplitToSequence: ONNX Runtime takes the parts of a sequence to be of one size."""
+    graph, sequence = model.graph, node.output[0]
+    readers = [(number, each) for number, each in enumerate(graph.node) if sequence in each.input]
+    places = [literal(model, each.input[1]) if each.op_type == "SequenceAt" else None for _, each in readers]
+    if any(place is None for place in places):
+        raise SpeedupError(f"SplitToSequence {sequence!r}: its parts are read in a way that nnc cannot follow.")
+    taken, outputs = names(model), [""] * count
+    copies = []
+    for (_, each), place in zip(readers, places, strict=True):
+        number = int(np.asarray(place).item()) % count
+        if outputs[number]:
+            copies.append(helper.make_node("Identity", [outputs[number]], list(each.output)))
+        outputs[number] = outputs[number] or each.output[0]
+    outputs = [name or fresh(f"{sequence}_part", taken) for name in outputs]
+    made = helper.make_node("Split", [node.input[0]], outputs, node.name or outputs[0], axis=attributes(node).get("axis", 0))
+    for number, _ in reversed(readers):
+        del graph.node[number]
+    node.CopyFrom(made)
+    _insert_behind(model, outputs[0], copies)
+    return node
+
+
+def _vectors(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
+    """A scale and a shift that are the same number throughout are as long as there are channels."""
+    for place in (1, 2):
+        maker = _maker(model, node.input[place])
+        if maker is None or maker.op_type not in ("Expand", "ConstantOfShape"):
+            raise SpeedupError(f"{node.op_type} {node.output[0]!r}: its scale is computed in a way that nnc cannot follow.")
+        copy, name = _copy(model, maker, f"{node.output[0]}_{place}"), maker.output[0]
+        copy.input[1 if maker.op_type == "Expand" else 0] = _constant(model, f"{copy.output[0]}_shape", np.asarray([reshape.new[1]]))
+        node.input[place] = copy.output[0]
+        _insert_behind(model, name, [copy])
+
+
+def _insert_behind(model: ModelProto, name: str, made: list[NodeProto]) -> None:
+    """Put nodes behind the one that makes `name`."""
+    place = next(number for number, each in enumerate(model.graph.node) if each.output[0] == name)
+    for offset, each in enumerate(made, 1):
+        model.graph.node.insert(place + offset, each)
 
 
 def _slice(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
@@ -70,13 +118,13 @@ def _bounds(model: ModelProto, node: NodeProto, place: int) -> Array | None:
     return found.ravel()
 
 
-def _shape(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
+def _shape(model: ModelProto, node: NodeProto, reshape: Reshape, input_: int) -> None:
     new = [None if old == size else size for old, size in zip(reshape.old, reshape.new, strict=True)]
-    written = literal(model, node.input[1])
+    written = literal(model, node.input[input_])
     if written is not None:
-        node.input[1] = _constant(model, f"{node.output[0]}_shape", _changed(written.ravel(), new).astype(np.int64))
+        node.input[input_] = _constant(model, f"{node.output[0]}_shape", _changed(written.ravel(), new).astype(np.int64))
         return
-    maker = _maker(model, node.input[1])
+    maker = _maker(model, node.input[input_])
     cast = maker if maker is not None and maker.op_type == "Cast" else None
     parts = _maker(model, cast.input[0]) if cast is not None else maker
     if parts is not None and parts.op_type == "Concat":
@@ -106,9 +154,7 @@ def _joined(model: ModelProto, node: NodeProto, parts: NodeProto, cast: NodeProt
     if cast is not None:
         made.append(_copy(model, cast, f"{node.output[0]}_cast"))
         made[1].input[0], node.input[1] = copy.output[0], made[1].output[0]
-    place = next(number for number, each in enumerate(model.graph.node) if each.output[0] == parts.output[0])
-    for offset, each in enumerate(made, 1):
-        model.graph.node.insert(place + offset, each)
+    _insert_behind(model, parts.output[0], made)
 
 
 def _copy(model: ModelProto, node: NodeProto, name: str) -> NodeProto:
