@@ -78,7 +78,7 @@ def reduction(reader: Reader, node: NodeProto) -> None:
     gone = tuple(sorted({int(axis) % rank for axis in axes.ravel()})) if rank else ()
     if not axes.size and not given.get("noop_with_empty_axes"):
         gone = tuple(range(rank))
-    function = {"ReduceSum": "sum", "ReduceMean": "mean"}.get(node.op_type, "other")
+    function = {"ReduceSum": "sum", "ReduceMean": "mean", "ReduceMax": "extreme", "ReduceMin": "extreme"}.get(node.op_type, "other")
     reader.emit("reduce", node.output[0], (x,), {"axes": gone, "keepdims": bool(given.get("keepdims", 1)), "function": function})
 
 
@@ -91,7 +91,7 @@ def position_of_extreme(reader: Reader, node: NodeProto) -> None:
 
 def global_pool(reader: Reader, node: NodeProto) -> None:
     x = reader.tensor(node.input[0])
-    function = "mean" if node.op_type == "GlobalAveragePool" else "other"
+    function = "mean" if node.op_type == "GlobalAveragePool" else "extreme"
     reader.emit("reduce", node.output[0], (x,), {"axes": tuple(range(2, len(x.shape))), "keepdims": True, "function": function})
 
 

@@ -20,7 +20,8 @@ _POINTWISE = tuple(_FUNCTIONS.split())
 _BINARY = {"AddV2": "add", "Add": "add", "Sub": "sub", "Mul": "mul", "RealDiv": "div", "Div": "div"} | dict.fromkeys(
     _PAIRS.split(), "other"
 )
-_REDUCTIONS = {"Mean": "mean", "Sum": "sum"} | dict.fromkeys(("Max", "Min", "Prod", "All", "Any", "EuclideanNorm"), "other")
+_REDUCTIONS = {"Mean": "mean", "Sum": "sum", "Max": "extreme", "Min": "extreme"}
+_REDUCTIONS |= dict.fromkeys(("Prod", "All", "Any", "EuclideanNorm"), "other")
 
 
 def identity(reader: Reader, op: Any) -> None:

@@ -33,7 +33,7 @@ KINDS: Mapping[str, str] = {
     "batch_norm": "(x, weight, bias, mean, variance): weight and bias may be None; channel_axis, epsilon",
     "layer_norm": "(x, weight, bias): both may be None; axes",
     "pool": "(x): axes (spatial), function: max or average, padded: True where zeros are counted in",
-    "reduce": "(x): axes, keepdims, function: sum, mean, variance or other",
+    "reduce": "(x): axes, keepdims, function: sum, mean, variance, extreme (the largest or the smallest) or other",
     "along": "(x): mixes the elements along `axes` and keeps the shape, as softmax, cumsum, sort or roll; "
     "normalises: True where it takes a mean of them, as an RMSNorm; zeros: True where a slice of zeros across them stays zeros",
     "reshape": "(x): row-major; also flatten, squeeze and unsqueeze; sizes: as the user's code gave them (-1 included), where it did",

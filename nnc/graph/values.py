@@ -266,7 +266,7 @@ def pool(node: Node, values: Values) -> None:
 def reduce(node: Node, values: Values) -> None:
     x, y = _single(node)
     gone, function = node.attrs["axes"], node.attrs["function"]
-    if function not in ("sum", "mean"):
+    if function not in ("sum", "mean", "extreme"):
         return
     count = float(np.prod([x.shape[axis] for axis in gone])) if function == "sum" else 1.0
     stay = [axis for axis in range(len(x.shape)) if axis not in gone]

@@ -71,7 +71,8 @@ def roll(call: Call) -> bool | None:
 _MAX_POOLS = (aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.adaptive_max_pool2d, aten.adaptive_max_pool3d)
 _MEANS = ("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
 _MEANS += ("_upsample_nearest_exact2d", "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d")
-_OTHERS = "amax amin max min prod any all argmax argmin logsumexp median linalg_vector_norm"
+_EXTREMES = "amax amin max min"
+_OTHERS = "prod any all argmax argmin logsumexp median linalg_vector_norm"
 
 READERS = {
     **dict.fromkeys(_MAX_POOLS, max_pool),
@@ -80,6 +81,7 @@ READERS = {
     aten.mean: reduce("mean"),
     aten.sum: reduce("sum"),
     **dict.fromkeys((aten.var, aten.std), reduce("variance")),
+    **{getattr(aten, name): reduce("extreme") for name in _EXTREMES.split()},
     **{getattr(aten, name): reduce("other") for name in _OTHERS.split()},
     **dict.fromkeys((aten._softmax, aten._log_softmax, aten.logcumsumexp), along),
     **dict.fromkeys((aten.cumsum, aten.cumprod, aten.sort), along_with_zeros),
