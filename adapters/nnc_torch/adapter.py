@@ -14,9 +14,10 @@ from nnc_torch import blueprints, forward, inference, masks, stored, surgery
 from nnc_torch import trace as tracing
 from nnc_torch.accepts import check
 from nnc_torch.layers import TorchLayer, layers_of, stored_parameters
+from nnc_torch.trainable import Trainable
 
 
-class TorchAdapter:
+class TorchAdapter(Trainable):
     """One torch model. Raises ModelError for one whose weights are not its parameters (torch's prune, weight_norm), or that is wrapped."""
 
     framework = "torch"

@@ -12,12 +12,13 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-import array_api_compat.torch
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
+
+from nnc_torch import ops
 
 T = TypeVar("T", torch.Tensor, np.ndarray)
 
@@ -173,7 +174,7 @@ class TorchLayer:
 
     @property
     def ops(self) -> Any:
-        return array_api_compat.torch
+        return ops
 
     @property
     def weight(self) -> torch.Tensor:

@@ -14,24 +14,20 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from nnc.adapter import Masks
+from nnc_torch import objectives, views
+from nnc_torch.chains import attach, detach
 from nnc_torch.layers import canonical, layers_of, native, parametrizations, private, public, stored_parameters
 
 
 class Mask(nn.Module):
-    """A parametrization that shows 0 where `keep` is False.
+    """A parametrization that shows 0 where `keep` is False. `keep` moves with the model but stays out of its state_dict."""
 
-    `keep` moves with the model (`.to(device)`) but stays out of its state_dict. `order` is the order of the module's parameters
-    before the mask: an optimizer's state_dict counts parameters, so it must come back.
-    """
-
-    def __init__(self, keep: torch.Tensor, order: tuple[str, ...]) -> None:
+    def __init__(self, keep: torch.Tensor) -> None:
         super().__init__()
         self.keep: torch.Tensor
         self.register_buffer("keep", keep, persistent=False)
-        self.order = order
 
     def forward(self, stored: torch.Tensor) -> torch.Tensor:
         return torch.where(self.keep, stored, 0.0)  # not a product: 0 * nan is nan
@@ -59,15 +55,16 @@ def set_masks(model: nn.Module, masks: Masks) -> None:
 
 @contextmanager
 def unmasked(model: nn.Module) -> Iterator[None]:
-    """Take the masks off while the block runs."""
+    """Take the masks off while the block runs, and what training puts on a model besides: it is the user's own."""
     before = masks_of(model)
-    if before:
-        _remove(model)
-    try:
-        yield
-    finally:
+    with objectives.set_aside(model), views.set_aside(model):
         if before:
-            _add(model, before)
+            _remove(model)
+        try:
+            yield
+        finally:
+            if before:
+                _add(model, before)
 
 
 def native_masks(model: nn.Module, masks: Masks) -> dict[int, torch.Tensor]:
@@ -88,19 +85,14 @@ def native_masks(model: nn.Module, masks: Masks) -> dict[int, torch.Tensor]:
 def _add(model: nn.Module, masks: Masks) -> None:
     keeps = native_masks(model, masks)
     for _, module in list(layers_of(model)):
-        order = tuple(module._parameters)
         for parameter, tensor in stored_parameters(module).items():
             if id(tensor) in keeps:
-                # unsafe: torch's own check would compute every mask once more.
-                parametrize.register_parametrization(module, parameter, Mask(keeps[id(tensor)], order), unsafe=True)
+                attach(module, parameter, Mask(keeps[id(tensor)]), first=True)
 
 
 def _remove(model: nn.Module) -> None:
     for _, module, parameter, mask in list(_masked(model)):
-        parametrize.remove_parametrizations(module, parameter, leave_parametrized=False)
-        ordered = {name: module._parameters[name] for name in mask.order if name in module._parameters}
-        module._parameters.clear()
-        module._parameters.update(ordered)
+        detach(module, parameter, mask)
 
 
 def _masked(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Mask]]:

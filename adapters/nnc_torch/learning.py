@@ -1,0 +1,158 @@
+"""Teach the trained variables: a companion optimizer that steps when the user's does, and never enters it.
+
+    optimizer.step()      the user's parameters, then, by its post-hook, the variables; their gradients are cleared
+    backward twice        both gradients add up until that step: accumulation works as for parameters
+    GradScaler            gradients are divided by the scale with which it calls the step; where they are inf or NaN the step is left out
+
+While there are variables that nothing teaches, a step of an optimizer of the model's parameters is an error.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+
+from nnc.errors import ConfigError, nearest
+from nnc.views import Learning
+from nnc_torch.instruments import instruments, keep
+
+
+def learn(model: nn.Module, groups: Mapping[str, Learning], optimizer: Any = None) -> None:
+    """Teach the trained variables after each step of `optimizer`; without one, note how they are to learn."""
+    kept = instruments(model)
+    unknown = sorted(kept.trained().keys() - groups.keys())
+    if unknown:
+        raise ConfigError(f"learn: no rate for the group {unknown[0]!r}{nearest(unknown[0], groups)}; given are {sorted(groups)}.")
+    followed = None if optimizer is None else _innermost(optimizer)
+    kept.learning = dict(groups)
+    if kept.companion is not None:
+        kept.companion.close()
+        kept.companion = None
+    if followed is not None and groups:
+        kept.companion = Companion(followed)
+    keep(model, kept)
+    refresh(model)
+
+
+def refresh(model: nn.Module) -> None:
+    """Follow a change of what is trained: teach new variables, forget old ones, and guard those that nothing teaches."""
+    kept = instruments(model)
+    trained = kept.trained()
+    if not trained and kept.companion is not None:
+        kept.companion.close()
+        kept.companion, kept.learning = None, {}
+    if not trained:
+        kept.learning = {}
+    if kept.companion is not None:
+        kept.companion.teach({group: trained[group] for group in trained if group in kept.learning}, kept.learning)
+    untaught = sorted(trained.keys() - kept.learning.keys()) if kept.companion is not None else sorted(trained)
+    if kept.guard is not None:
+        kept.guard.close()
+    kept.guard = Guard(model, untaught) if untaught else None
+    keep(model, kept)
+
+
+def _innermost(optimizer: Any) -> Optimizer:
+    """Return the optimizer that accelerate, or another wrapper, steps."""
+    inner = optimizer
+    while not _has_hooks(inner) and hasattr(inner, "optimizer"):
+        inner = inner.optimizer
+    if not _has_hooks(inner):
+        kind = type(optimizer).__name__
+        raise ConfigError(f"optimizer: a {kind} is no torch.optim.Optimizer; pass the one that steps the model's parameters.")
+    return inner  # type: ignore[no-any-return]
+
+
+def _has_hooks(optimizer: Any) -> bool:
+    return isinstance(optimizer, Optimizer) and "_optimizer_step_post_hooks" in vars(optimizer)
+
+
+class Companion:
+    """The optimizer of the variables, one for each group."""
+
+    def __init__(self, followed: Optimizer) -> None:
+        self.optimizers: dict[str, Optimizer] = {}
+        reference = weakref.ref(self)  # the user's optimizer does not keep the model's variables alive
+        self._handle = followed.register_step_post_hook(lambda *_: _step(reference()))
+
+    def teach(self, trained: Mapping[str, list[nn.Parameter]], learning: Mapping[str, Learning]) -> None:
+        """Have these variables from now on; those that stay keep their moments."""
+        before = {id(p): state for optimizer in self.optimizers.values() for p, state in optimizer.state.items()}
+        self.optimizers = {group: _optimizer(learning[group], parameters) for group, parameters in trained.items()}
+        for group, parameters in trained.items():
+            for parameter in parameters:
+                if id(parameter) in before:
+                    self.optimizers[group].state[parameter] = before[id(parameter)]
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for optimizer in self.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
+
+    def step(self) -> None:
+        """Step once with the gradients that have added up, and clear them."""
+        scale = _scale_of_caller()
+        given = [p.grad for p in self.parameters() if p.grad is not None]
+        if scale != 1 and given:
+            torch._foreach_div_(given, scale)
+        finite = not given or bool(torch.isfinite(torch.stack([norm.cpu() for norm in torch._foreach_norm(given)]).sum()))
+        for optimizer in self.optimizers.values():
+            if finite:
+                optimizer.step()
+            optimizer.zero_grad()
+
+    def close(self) -> None:
+        self._handle.remove()
+
+
+def _step(companion: Companion | None) -> None:
+    if companion is not None:
+        companion.step()
+
+
+def _optimizer(learning: Learning, parameters: list[nn.Parameter]) -> Optimizer:
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[learning.rule]
+    return kind(parameters, lr=learning.rate)
+
+
+def _scale_of_caller() -> float:
+    """Return the factor by which a GradScaler that called this step has scaled the loss, 1 where none did.
+
+    It unscales the gradients of the optimizer that it was given, and tells nobody; so it is looked for among the callers.
+    """
+    frame = sys._getframe(1)
+    for _ in range(16):
+        if frame is None:
+            break
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, torch.amp.GradScaler):
+            return float(caller.get_scale()) if caller.is_enabled() else 1.0
+        frame = frame.f_back  # type: ignore[assignment]
+    return 1.0
+
+
+class Guard:
+    """Stops a step of an optimizer of the model while some of its trained variables have nothing that teaches them."""
+
+    def __init__(self, model: nn.Module, groups: list[str]) -> None:
+        self._model = weakref.ref(model, lambda _: self.close())
+        self._groups = groups
+        self._handle = register_optimizer_step_pre_hook(self._check)
+
+    def _check(self, optimizer: Optimizer, *_: Any) -> None:
+        model = self._model()
+        if model is None:
+            return
+        own = {id(parameter) for parameter in model.parameters()}
+        if any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+            raise ConfigError(
+                f"optimizer: {type(optimizer).__name__} steps the model, but variables of {', '.join(self._groups)} would not learn: "
+                "tell nnc of it, nnc.compress(model, config, optimizer=optimizer), before the first step."
+            )
+
+    def close(self) -> None:
+        self._handle.remove()

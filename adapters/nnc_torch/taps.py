@@ -1,0 +1,187 @@
+"""Read what passes the layers of a model: hooks that are there while a pass runs, and gone after it, whatever happens.
+
+    forward     numbers of sites in one pass, without gradients
+    gradients   d loss / d site: of what passes a layer, and of parameters as the model sees them, masks and views applied
+
+What is read is a copy: code that overwrites a tensor in place (`relu_`) does not change it. Of a layer that runs several times in one
+pass the last time counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from nnc.errors import ConfigError
+from nnc.views import Site
+from nnc_torch.chains import attach, detach
+from nnc_torch.inference import arguments, inference
+from nnc_torch.instruments import device_of
+from nnc_torch.layers import canonical, layers_of, parametrizations, private, stored_parameters
+from nnc_torch.parts import find, get, inputs_of, put
+from nnc_torch.placing import placed
+from nnc_torch.views import check_sites, register, stored_at
+
+
+class Tap:
+    """The hook that hands what passes at a site to `see`, which may return another tensor to pass on instead."""
+
+    def __init__(self, site: Site, see: Callable[[Site, torch.Tensor], torch.Tensor | None]) -> None:
+        self.site, self.see = site, see
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any, *output: Any) -> Any:
+        value = output[0] if output else inputs_of(module, args, kwargs)
+        way = find(value, self.site)
+        instead = self.see(self.site, get(value, way))
+        if instead is None:
+            return None
+        value = put(value, way, instead)
+        if output:
+            return value
+        return tuple(list(value.values())[: len(args)]), {name: value[name] for name in kwargs}
+
+
+@contextmanager
+def tapped(model: nn.Module, sites: Collection[Site], see: Callable[[Site, torch.Tensor], torch.Tensor | None]) -> Iterator[None]:
+    """Call `see` for what passes at each site while the block runs."""
+    modules = check_sites(model, sites)
+    handles = [register(modules[site.layer], site, Tap(site, see)) for site in sites]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def forward(model: nn.Module, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:
+    """Return the outputs of one batch, and what passed each site; parameters as the model sees them."""
+    found: dict[Site, torch.Tensor] = {}
+
+    def see(site: Site, tensor: torch.Tensor) -> None:
+        found[site] = tensor.detach().clone() if site.layer else tensor.detach()
+
+    args, kwargs = arguments(model, placed(batch, device_of(model)))
+    modules = check_sites(model, sites)
+    passing = [site for site in sites if not site.is_parameter]
+    with in_mode(model, training), torch.no_grad(), tapped(model, passing, see):
+        outputs = model(*args, **kwargs)
+        require_reached(passing, found)
+        shown = {site: _shown(modules[site.layer], site) for site in sites if site.is_parameter}
+    return outputs, {site: found[site] if site in found else shown[site] for site in sites}
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put all modules into training or inference mode while the block runs."""
+    if not training:
+        with inference(model):
+            yield
+        return
+    before = [module for module in model.modules() if not module.training]
+    for module in before:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module in before:
+            module.training = False
+
+
+def require_reached(sites: Collection[Site], found: Collection[Site]) -> None:
+    """Raise ConfigError that names the sites which a pass did not reach."""
+    missed = [str(site) for site in sites if site not in found]
+    if missed:
+        raise ConfigError(f"{', '.join(missed)}: no forward pass reaches it; the layer did not run on this batch.")
+
+
+def _shown(module: nn.Module, site: Site) -> torch.Tensor:
+    return canonical(module, site.tensor, getattr(module, private(module, site.tensor)).detach())
+
+
+def gradients(model: nn.Module, loss: Callable[[Any], Any], sites: Collection[Site]) -> tuple[float, dict[Site, torch.Tensor]]:
+    """Return the loss of one batch, and its gradient with respect to each site; stored gradients stay as they are."""
+    modules = check_sites(model, sites)
+    edges: dict[Site, Any] = {}
+
+    def see(site: Site, tensor: torch.Tensor) -> torch.Tensor | None:
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            raise ConfigError(f"{site}: what passes there is {tensor.dtype}; only floating-point numbers have gradients.")
+        fresh = None if tensor.requires_grad else tensor.detach().requires_grad_()
+        # The edge, not the tensor: a later operation may overwrite the tensor in place.
+        edges[site] = torch.autograd.graph.get_gradient_edge(tensor if fresh is None else fresh)
+        return fresh
+
+    passing = [site for site in sites if not site.is_parameter]
+    with ExitStack() as stack:
+        leaves = stack.enter_context(_leaves(model, modules, [site for site in sites if site.is_parameter]))
+        stack.enter_context(tapped(model, passing, see))
+        stack.enter_context(torch.enable_grad())
+        value = scalar(loss(model))
+        require_reached(passing, edges)
+        wanted = [edges[site] if site in edges else leaves[site] for site in sites]
+        found = torch.autograd.grad(value, wanted, allow_unused=True) if wanted else ()
+    return float(value.detach()), {site: _gradient(modules, site, each) for site, each in zip(sites, found, strict=True)}
+
+
+def scalar(value: Any, what: str = "loss") -> torch.Tensor:
+    """Return a loss. Raises ConfigError for one that is no scalar tensor, or that follows from no parameter."""
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+        raise ConfigError(f"{what}: it is {kind}; one number is needed, as loss.mean() gives.")
+    return value.reshape(())
+
+
+def _gradient(modules: dict[str, nn.Module], site: Site, gradient: torch.Tensor | None) -> torch.Tensor:
+    if gradient is None:
+        raise ConfigError(f"{site}: the loss does not depend on it, so it has no gradient.")
+    return canonical(modules[site.layer], site.tensor, gradient) if site.is_parameter else gradient
+
+
+class _Leaf(nn.Module):
+    """The last parametrization of a chain while gradients are taken: what it shows is a leaf, the same one on each read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaf: torch.Tensor | None = None
+
+    def forward(self, shown: torch.Tensor) -> torch.Tensor:
+        if self.leaf is None:
+            self.leaf = shown.detach().requires_grad_()
+        return self.leaf
+
+
+@contextmanager
+def _leaves(model: nn.Module, modules: dict[str, nn.Module], sites: Collection[Site]) -> Iterator[dict[Site, torch.Tensor]]:
+    """Give, for each site, the tensor of which to take the gradient: the parameter, or what stands for it in front of the model."""
+    found: dict[Site, torch.Tensor] = {}
+    leaves: dict[int, _Leaf] = {}
+    for site in sites:
+        name, parameter = stored_at(modules[site.layer], site)
+        if name in parametrizations(modules[site.layer]) or not parameter.requires_grad:
+            leaves.setdefault(id(parameter), _Leaf())
+        else:
+            found[site] = parameter
+    placed_at = [
+        (module, name, leaves[id(tensor)])
+        for _, module in (layers_of(model) if leaves else ())
+        for name, tensor in stored_parameters(module).items()
+        if id(tensor) in leaves
+    ]
+    with torch.no_grad():
+        for module, name, leaf in placed_at:
+            attach(module, name, leaf)
+            getattr(module, name)
+    try:
+        for site in sites:
+            if site not in found:
+                leaf = leaves[id(stored_at(modules[site.layer], site)[1])].leaf
+                assert leaf is not None
+                found[site] = leaf
+        yield found
+    finally:
+        for module, name, leaf in placed_at:
+            detach(module, name, leaf)

@@ -1,0 +1,179 @@
+"""One step of nnc.Trainer on a torch model: forward, objectives, backward, and, every `accumulate` batches, the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer
+
+from nnc.errors import ConfigError, TrainingError
+from nnc.graph.ir import Array
+from nnc.trainer import calls_model, inputs_and_targets
+from nnc_torch.inference import arguments, to_numpy
+from nnc_torch.instruments import device_of, instruments
+from nnc_torch.learning import learn
+from nnc_torch.nonfinite import first_not_finite
+from nnc_torch.objectives import total
+from nnc_torch.placing import placed
+
+Loss = Callable[..., Any] | None
+
+
+def batch_loss(model: nn.Module, loss: Loss, batch: Any) -> torch.Tensor:
+    """Return the loss of one batch, as `nnc.Trainer` describes `loss` and `batch`: a scalar tensor."""
+    batch = placed(batch, device_of(model))
+    if loss is not None and calls_model(loss):
+        return _scalar(loss(model, batch))
+    if loss is not None:
+        inputs, targets = inputs_and_targets(batch)
+        args, kwargs = arguments(model, inputs)
+        return _scalar(loss(model(*args, **kwargs), targets))
+    args, kwargs = arguments(model, batch)
+    outputs = model(*args, **kwargs)
+    own = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    if own is None:
+        raise ConfigError(f"Trainer.loss: None was given, and {type(model).__name__} returned no loss: are there labels in the batch?")
+    return _scalar(own)
+
+
+def _scalar(value: Any) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+        raise TrainingError(f"Trainer.loss: returned {kind}; one number is needed, as loss.mean() gives.")
+    return value.reshape(())
+
+
+class TorchTrainStep:
+    """Trains a model on one batch at a time. Computes in `precision` under autocast; weights stay as they are."""
+
+    def __init__(self, model: nn.Module, loss: Loss, optimizer: Any, precision: str, accumulate: int) -> None:
+        self.model, self.loss, self.accumulate = model, loss, accumulate
+        self.device = device_of(model)
+        self.optimizer = _optimizer(model, optimizer)
+        self.half = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16" and self.device.type != "cpu")
+        self.batches = 0
+        kept = instruments(model)
+        if kept.trained():
+            learn(model, kept.learning, self.optimizer)
+        self._training = [module for module in model.modules() if not module.training]
+        model.train()
+
+    def __call__(self, batch: Any) -> float:
+        if not self.model.training:
+            self.model.train()
+        if self.batches % self.accumulate == 0:
+            self.optimizer.zero_grad()
+        loss = self._loss(batch)
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            self._fail(f"the loss is {value}", batch)
+        self.scaler.scale(loss / self.accumulate if self.accumulate > 1 else loss).backward()
+        self.batches += 1
+        if self.batches % self.accumulate == 0:
+            self._step(batch)
+        return value
+
+    def _loss(self, batch: Any) -> torch.Tensor:
+        with torch.autocast(self.device.type, self.half) if self.half else nullcontext():
+            return _scalar(total(self.model, batch_loss(self.model, self.loss, batch)))
+
+    def _step(self, batch: Any) -> None:
+        # A scaler leaves out steps whose gradients overflowed: there they are no error.
+        if not self.scaler.is_enabled():
+            given = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            if given and not torch.isfinite(torch.stack([norm.to(self.device) for norm in torch._foreach_norm(given)]).sum()):
+                self._fail("the gradient is not finite", batch)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _fail(self, what: str, batch: Any) -> None:
+        where = first_not_finite(self.model, lambda: self._loss(batch))
+        number = self.batches // self.accumulate + (1 if what.startswith("the loss") else 0)
+        raise TrainingError(f"step {number}: {what}; {where}.")
+
+    def state(self) -> dict[str, Array]:
+        """Return the optimizers' states, the scaler's, and that of the random numbers."""
+        found: dict[str, Array] = {"batches": np.array(self.batches), "random/cpu": torch.get_rng_state().numpy().copy()}
+        if self.device.type == "cuda":
+            found["random/cuda"] = torch.cuda.get_rng_state(self.device).numpy().copy()
+        for name, optimizer in self._optimizers().items():
+            found |= {f"{name}/{key}": array for key, array in _flat(optimizer).items()}
+        return found | {f"scaler/{key}": np.array(value) for key, value in self.scaler.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        self.batches = int(state["batches"])
+        torch.set_rng_state(torch.from_numpy(np.array(state["random/cpu"])))
+        if "random/cuda" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(torch.from_numpy(np.array(state["random/cuda"])), self.device)
+        for name, optimizer in self._optimizers().items():
+            _load(optimizer, {key.removeprefix(f"{name}/"): state[key] for key in state if key.startswith(f"{name}/")})
+        scaler = {key.removeprefix("scaler/"): np.asarray(state[key]).item() for key in state if key.startswith("scaler/")}
+        if scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(scaler)
+
+    def close(self) -> None:
+        self.optimizer.zero_grad()
+        for module in self._training:
+            module.training = False
+
+    def _optimizers(self) -> dict[str, Optimizer]:
+        companion = instruments(self.model).companion
+        learning = companion.optimizers if companion is not None else {}
+        return {"optimizer": self.optimizer} | {f"learning/{group}": optimizer for group, optimizer in learning.items()}
+
+
+def _optimizer(model: nn.Module, given: Any) -> Optimizer:
+    """Return the optimizer of a model's parameters. Raises ConfigError for what is none, or one of another model."""
+    if isinstance(given, Optimizer):
+        made = given
+    elif callable(given):
+        made = given([parameter for parameter in model.parameters() if parameter.requires_grad])
+    else:
+        raise ConfigError(
+            f"Trainer.optimizer: {given!r} is neither an optimizer nor a function such as lambda p: torch.optim.AdamW(p, 1e-4)."
+        )
+    if not isinstance(made, Optimizer):
+        raise ConfigError(f"Trainer.optimizer: the function returned a {type(made).__name__}, no torch.optim.Optimizer.")
+    own = {id(parameter) for parameter in model.parameters()}
+    held = [parameter for group in made.param_groups for parameter in group["params"]]
+    strangers = sum(id(parameter) not in own for parameter in held)
+    if strangers:
+        raise ConfigError(
+            f"Trainer.optimizer: {strangers} of its {len(held)} parameters are not the model's: it was built for another model, or "
+            "before this one was made smaller. Pass a function, lambda p: torch.optim.AdamW(p, 1e-4), that builds it anew."
+        )
+    return made
+
+
+def _flat(optimizer: Optimizer) -> dict[str, Array]:
+    """Return an optimizer's state and the numbers of its groups by flat names, `state/0/exp_avg`, `groups/0/lr`."""
+    data = optimizer.state_dict()
+    found = {f"state/{n}/{k}": _array(v) for n, state in data["state"].items() for k, v in state.items() if v is not None}
+    for number, group in enumerate(data["param_groups"]):
+        numbers = {
+            k: v for k, v in group.items() if k != "params" and isinstance(v, (int, float, torch.Tensor)) and not isinstance(v, bool)
+        }
+        found |= {f"groups/{number}/{key}": _array(value) for key, value in numbers.items()}
+    return found
+
+
+def _array(value: Any) -> Array:
+    return to_numpy(value).copy() if isinstance(value, torch.Tensor) else np.array(value)
+
+
+def _load(optimizer: Optimizer, arrays: Mapping[str, Array]) -> None:
+    data = optimizer.state_dict()
+    states: dict[int, dict[str, Any]] = {}
+    for path, array in arrays.items():
+        kind, number, key = path.split("/", 2)
+        if kind == "state":
+            states.setdefault(int(number), {})[key] = torch.from_numpy(np.array(array))
+        else:
+            data["param_groups"][int(number)][key] = np.asarray(array).item()
+    optimizer.load_state_dict(data | {"state": states})
