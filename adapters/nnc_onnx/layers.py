@@ -36,7 +36,7 @@ def swapped(array: Array, groups: int) -> Array:
 class Slot:
     """A parameter of a layer: the name of the stored tensor, and how that becomes canonical.
 
-    `groups`: those with which `swapped` does it; `dims`: the shape of a vector with axes of size 1 around it, -1 for its own.
+    `groups`: those with which `swapped` does it; `dims`: the shape of what is a vector to a layer, -1 for the axis that may shrink.
     """
 
     tensor: str
@@ -165,22 +165,35 @@ class Finder:
         view = self.views.get(name)
         return view is not None and tuple(self.stored[view.tensor].dims) == (size,)
 
-    def bias_behind(self, number: int, node: NodeProto, size: int) -> str | None:
-        """Return the vector that the only reader of a product adds to it, and note that Add as part of the layer."""
+    def bias_behind(self, number: int, node: NodeProto, size: int) -> Slot | None:
+        """Return the vector that the only reader of a product adds to it, and note that Add as part of the layer.
+
+        Keras adds it behind a reshape to heads, as an array (heads, size of a head); there it stays a node of its own.
+        """
         add, other = self.added(node)
-        if other is None or not self.vector(other, size):
+        if other is not None and self.vector(other, size):
+            self.fused[number] = add
+            return Slot(self.views[other].tensor)
+        split = self._only_reader(node)
+        if split is None or self.model.graph.node[split].op_type != "Reshape":
             return None
-        self.fused[number] = add
-        return self.views[other].tensor
+        _, other = self.added(self.model.graph.node[split])
+        view = self.views.get(other) if other is not None else None
+        dims = tuple(self.stored[view.tensor].dims) if view is not None else ()
+        return Slot(view.tensor, dims=(-1, *dims[1:])) if view is not None and len(dims) == 2 and math.prod(dims) == size else None
+
+    def _only_reader(self, node: NodeProto) -> int | None:
+        readers = self._readers.get(node.output[0], [])
+        return readers[0] if len(readers) == 1 and all(out.name != node.output[0] for out in self.model.graph.output) else None
 
     def added(self, node: NodeProto) -> tuple[int, str | None]:
         """Return the number of the Add that is a result's only reader, and what it adds; None where there is none."""
-        readers = self._readers.get(node.output[0], [])
-        if len(readers) != 1 or any(out.name == node.output[0] for out in self.model.graph.output):
+        reader = self._only_reader(node)
+        if reader is None:
             return -1, None
-        add = self.model.graph.node[readers[0]]
+        add = self.model.graph.node[reader]
         other = [name for name in add.input if name != node.output[0]]
-        return readers[0], other[0] if add.op_type == "Add" and len(other) == 1 else None
+        return reader, other[0] if add.op_type == "Add" and len(other) == 1 else None
 
     def wide_vector(self, name: str) -> Slot | None:
         """Return the slot of a stored vector that a name shows, with axes of size 1 put around it or not."""
@@ -255,8 +268,9 @@ def _linear(finder: Finder, number: int, node: NodeProto) -> Found | None:
     if node.op_type == "MatMul":
         bias = finder.bias_behind(number, node, size)
     else:
-        bias = finder.plain(node, 2) if len(node.input) > 2 and finder.vector(node.input[2], size) else None
-    return ("Linear",), slots | ({"bias": Slot(bias)} if bias else {})
+        own = finder.plain(node, 2) if len(node.input) > 2 and finder.vector(node.input[2], size) else None
+        bias = Slot(own) if own else None
+    return ("Linear",), slots | ({"bias": bias} if bias else {})
 
 
 def _conv(finder: Finder, number: int, node: NodeProto) -> Found | None:

@@ -38,12 +38,14 @@ def shrink(model: ModelProto, plan: Plan, masks: Masks, folds: Mapping[str, Arra
     for name, new in groups.items():
         for number in layers[name].nodes:
             set_attribute(small.graph.node[number], "group", new)
+    owners = {path: layers[path.rpartition(".")[0] if "." in path else ""] for path in biases}
+    results = {path: {small.graph.node[number].output[0] for number in layer.nodes} for path, layer in owners.items()}
     for reshape in plan.reshapes:
-        resize(small, reshape)
+        resize(small, reshape)  # it inserts nodes, so that their numbers mean others from here on
     for path, shape in biases.items():
         # nnc.load gives no folds: it sets every number afterwards.
         addend = np.asarray(folds.get(path, np.zeros(shape)))
-        _add_bias(small, layers[path.rpartition(".")[0] if "." in path else ""], path, addend[kept[path][0]] if path in kept else addend)
+        _add_bias(small, owners[path], results[path], path, addend[kept[path][0]] if path in kept else addend)
     return _finished(small)
 
 
@@ -62,13 +64,12 @@ def _cut(array: Array, path: str, slot: Slot, keep: Mapping[str, Array], folds: 
     return np.asarray(result)
 
 
-def _add_bias(model: ModelProto, layer: OnnxLayer, path: str, bias: Array) -> None:
-    """Give a layer's nodes a bias: as their third input, or as an Add behind a MatMul."""
+def _add_bias(model: ModelProto, layer: OnnxLayer, made: set[str], path: str, bias: Array) -> None:
+    """Give the nodes that make a layer's results a bias: as their third input, or as an Add behind a MatMul."""
     taken = names(model)
     name = fresh(path, taken)
     dtype = helper.tensor_dtype_to_np_dtype(layer.tensors[layer.slots["weight"].tensor].data_type)
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(bias, dtype), name))
-    made = {model.graph.node[number].output[0] for number in layer.nodes}
     for number in reversed(range(len(model.graph.node))):
         node = model.graph.node[number]
         if node.output[0] not in made:
