@@ -56,7 +56,9 @@ def test_listing_the_plugins_loads_no_framework():
 
 
 def test_importing_a_plugin_loads_no_framework():
-    assert loaded("import nnc_torch, nnc_tensorflow, nnc_onnx, nnc_pruning", "torch", "tensorflow", "keras", "onnx", "onnxruntime") == []
+    plugins = "import nnc_torch, nnc_tensorflow, nnc_onnx, nnc_pruning, nnc_distillation"
+
+    assert loaded(plugins, "torch", "tensorflow", "keras", "onnx", "onnxruntime") == []
 
 
 def test_importing_nnc_takes_less_than_half_a_second():

@@ -8,7 +8,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("nnc", "adapters", "algorithms", "schemas", "examples", "benchmarks", "tests")
-PACKAGES = ("nnc", "adapters/nnc_torch", "adapters/nnc_tensorflow", "adapters/nnc_onnx", "algorithms/nnc_pruning", "schemas/nnc_schemas")
+PACKAGES = (
+    "nnc",
+    "adapters/nnc_torch",
+    "adapters/nnc_tensorflow",
+    "adapters/nnc_onnx",
+    "algorithms/nnc_pruning",
+    "algorithms/nnc_distillation",
+    "schemas/nnc_schemas",
+)
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 
 

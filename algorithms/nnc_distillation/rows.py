@@ -1,0 +1,80 @@
+"""What a loss is averaged over: rows, of which a mask leaves out those that are no tokens.
+
+    logits (N, V)         N rows
+    logits (B, L, V)      B * L rows, or the valid tokens among them
+    relations (B, H, L, L)     H * n_b rows in each sample, keys that are padding left out
+
+Softmax and log run in float32 whatever the model computes in, and no gradient reaches a teacher's tensor.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Reduction = Literal["batchmean", "mean", "sum", "none"]
+
+#: What is added to a score that must get no probability: exp of it is 0 in float32, and it is finite, so gradients stay so.
+_NEVER = -1e9
+
+
+def sizes(x: Any, ops: Any) -> tuple[Any, ...]:
+    """Return the shape of `x`; a size that a compiled function does not know beforehand is a scalar tensor."""
+    known = tuple(x.shape)
+    return known if all(size is not None for size in known) else tuple(ops.shape(x))
+
+
+def learned(x: Any, ops: Any) -> Any:
+    """Return a student's tensor in float32."""
+    return ops.astype(x, ops.float32)
+
+
+def given(x: Any, ops: Any) -> Any:
+    """Return a teacher's tensor in float32, detached."""
+    return ops.astype(ops.stop_gradient(x), ops.float32)
+
+
+def weights(mask: Any, ops: Any) -> Any:
+    """Return a mask of any type as float32 zeros and ones."""
+    return ops.astype(mask, ops.float32)
+
+
+def per_token(x: Any, mask: Any) -> Any:
+    """Return the mask where it speaks of the rows of `x` `(batch, length, ...)`, None where `x` has no tokens, as `(batch, classes)`."""
+    return mask if mask is not None and len(x.shape) >= 3 else None
+
+
+def masked_mean(values: Any, mask: Any, ops: Any) -> Any:
+    """Return sum(m * x) / sum(m): the mean of `values` where the mask, of the same shape, is not 0; all of them without one."""
+    if mask is None:
+        return ops.mean(values)
+    m = weights(mask, ops)
+    return ops.sum(values * m) / at_least_one(ops.sum(m), ops)
+
+
+def at_least_one(count: Any, ops: Any) -> Any:
+    """Return a count to divide by: a batch of padding alone gives 0 / 1."""
+    return ops.maximum(count, ops.ones_like(count))
+
+
+def reduced(rows: Any, width: Any, reduction: Reduction, mask: Any, ops: Any) -> Any:
+    """Return the loss of rows that are each a sum over `width` entries.
+
+    batchmean: the mean over (valid) rows; mean: that divided by the width, as a mean over all elements; sum; none: the rows themselves,
+    invalid ones 0.
+    """
+    if reduction in ("batchmean", "mean"):
+        mean = masked_mean(rows, mask, ops)
+        return mean if reduction == "batchmean" else mean / width
+    valid = rows if mask is None else rows * weights(mask, ops)
+    return ops.sum(valid) if reduction == "sum" else valid
+
+
+def only_keys(scores: Any, keys: Any, ops: Any) -> Any:
+    """Return scores `(..., rows, keys)` of which masked keys get no probability; `keys` broadcasts against them."""
+    return scores if keys is None else scores + (1 - weights(keys, ops)) * _NEVER
+
+
+def kl_rows(student: Any, teacher: Any, ops: Any) -> Any:
+    """Return KL(teacher || student) of the distributions that scores `(..., n)` stand for, by row `(...)`."""
+    log_p, log_q = ops.log_softmax(teacher, axis=-1), ops.log_softmax(student, axis=-1)
+    return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
