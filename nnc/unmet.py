@@ -94,8 +94,9 @@ def _tied_to_pinned(asked: Asked) -> Iterator[str]:
     for members in asked.tied:
         stuck = [name for name in members if name not in free]
         if stuck:
-            why = _reasons(asked, stuck) or "the example inputs do not reach it"
-            yield f"{asked.spec(stuck[0]).place}: {_some(members)} shall lose the same channels, and cannot: {why}. They are left alone."
+            why = _some(list(_reasons(asked, stuck)), "; ") or "the example inputs do not reach it"
+            told = f"{asked.spec(stuck[0]).place}: {_some(members)} shall lose the same channels, and one of them cannot lose any"
+            yield f"{told}: {why}. They are left alone."
 
 
 def _pinned(asked: Asked) -> Iterator[str]:
@@ -105,7 +106,7 @@ def _pinned(asked: Asked) -> Iterator[str]:
     for index in dict.fromkeys(asked.governed.values()):
         names = [name for name, entry in asked.governed.items() if entry == index and name not in tied]
         if asked.specs[index].removes and index not in free and names:
-            why = _reasons(asked, names) or "the example inputs do not reach them"
+            why = _some(list(_reasons(asked, names)), "; ") or "the example inputs do not reach it"
             yield f"{asked.specs[index].place}: nothing of {_some(names)} can leave: {why}."
 
 
@@ -121,10 +122,10 @@ def _too_few(spec: PruneSpec, shared: Shared) -> str:
     return f"{spec.place}: {spec.per_layer} of {heads} heads that can leave (each {rows}) is less than one; {least} removes one"
 
 
-def _reasons(asked: Asked, names: Iterable[str]) -> str:
+def _reasons(asked: Asked, names: Iterable[str]) -> dict[str, None]:
+    """Return why output channels of layers must stay, each reason once."""
     wanted = set(names)
-    found = dict.fromkeys(f"{layer}: {why}" for layer, _, why in asked.groups.pinned() if layer in wanted)
-    return _some(list(found), "; ")
+    return dict.fromkeys(why for layer, _, why in asked.groups.pinned() if layer in wanted)
 
 
 def _entries(asked: Asked, names: Iterable[str]) -> Iterator[int]:

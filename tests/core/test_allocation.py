@@ -100,3 +100,47 @@ def test_heads_round_by_the_channels_that_they_are():
     keep = allocate(scored, {"a": 0}, parse_config_list([{"sparsity": 0.5, "round_to": 8}]))
 
     assert np.flatnonzero(~keep["a"]).tolist() == [0, 1]
+
+
+def test_a_threshold_takes_what_scores_below_it_and_leaves_one():
+    assert gone([[3, 1, 2, 4], [1, 2, 1, 0]], sparse_threshold=3) == [[1, 2], [0, 2, 3]]
+
+
+def test_a_threshold_minds_cap_and_floor():
+    assert gone([[1, 2, 3, 4]], sparse_threshold=9, max_sparse_ratio=0.5) == [[0, 1]]
+    assert gone([[1, 2, 3, 4]], sparse_threshold=0, min_sparse_ratio=0.25) == [[0]]
+
+
+def test_a_floor_takes_its_share_of_each_layer_first():
+    # 4 of 8 leave: one of b in any case, the other three are the lowest of all the rest.
+    assert gone([[1, 2, 3, 4], [5, 6, 7, 8]], total_sparsity=0.5, min_sparse_ratio=0.25) == [[0, 1, 2], [0]]
+
+
+def test_floors_above_a_total_still_hold():
+    specs = [spec.model_copy(update={"min_sparse_ratio": 0.5}) for spec in parse_config_list([{"total_sparsity": 0.25}])]
+    scored = {name: Scored(np.arange(4.0), 1) for name in "ab"}
+
+    keep = allocate(scored, dict.fromkeys(scored, 0), specs)
+
+    assert [int(keep[name].sum()) for name in "ab"] == [2, 2]
+
+
+def test_a_cap_holds_in_a_global_group_for_the_layers_of_its_entry():
+    scored = {"a": Scored(np.array([1.0, 2, 3, 4]), 1), "b": Scored(np.array([5.0, 6, 7, 8]), 1)}
+    entries = [{"sparse_ratio": 0.5, "global_group_id": 1, "max_sparse_ratio": 0.25}, {"sparse_ratio": 0.5, "global_group_id": 1}]
+
+    keep = allocate(scored, {"a": 0, "b": 1}, parse_config_list(entries))
+
+    assert [np.flatnonzero(~keep[name]).tolist() for name in "ab"] == [[0], [0, 1, 2]]
+
+
+def test_an_isomorphic_ranking_compares_layers_of_one_shape_only():
+    rows = {"a": ([1, 2, 3, 4], "narrow"), "b": ([5, 6, 7, 8], "narrow"), "c": ([1, 1, 1, 9], "wide")}
+    scored = {name: Scored(np.array(scores, float), 1, shape=shape) for name, (scores, shape) in rows.items()}
+
+    def lost(**keys):
+        keep = allocate(scored, dict.fromkeys(scored, 0), parse_config_list([{"total_sparsity": 0.5, **keys}]))
+        return [np.flatnonzero(~keep[name]).tolist() for name in scored]
+
+    assert lost() == lost(ranking="global") == [[0, 1, 2], [], [0, 1, 2]]
+    assert lost(ranking="isomorphic") == [[0, 1, 2], [0], [0, 1]]

@@ -1,6 +1,7 @@
 """Groups of channels on networks written down by hand."""
 
 import numpy as np
+import pytest
 
 from nnc.graph.groups import Groups
 from tests.core.graphs import Pencil
@@ -45,3 +46,58 @@ def test_a_depthwise_convolution_chooses_with_its_input():
     p.output(p.conv(x, "last", 2, kernel=1))
 
     assert by_layers(Groups(p.graph)) == {("first", "depthwise"): 4}
+
+
+def residual() -> Groups:
+    p = Pencil()
+    x = p.input(2, 3, 8, 8)
+    p.output(p.conv(p.add(p.conv(x, "left", 4), p.conv(x, "right", 4)), "last", 2))
+    return Groups(p.graph)
+
+
+@pytest.mark.parametrize(("combine", "found"), [("sum", [11, 5, 9, -np.inf]), ("mean", [5.5, 2.5, 4.5, -np.inf]), ("max", [10, 3, 6, 7])])
+def test_a_group_scores_the_sum_mean_or_largest_of_its_channels(combine, found):
+    groups = residual()
+
+    scores = {"left": np.array([1.0, 2, 3, -np.inf]), "right": np.array([10.0, 3, 6, 7])}
+
+    assert groups.scores(groups.shared[0], scores, combine).tolist() == found
+
+
+def test_a_head_scores_the_mean_of_all_its_rows():
+    groups = Groups(attention(heads=3, width=4).graph)
+    rows = {name: np.arange(12.0) * weight for name, weight in {"q": 1, "k": 2, "v": 3}.items()}
+
+    # The rows of a head are 0..3, 4..7 and 8..11, on average 1.5, 5.5 and 9.5, and the layers weigh 2 on average.
+    assert groups.scores(groups.shared[0], rows, "mean").tolist() == [3, 11, 19]
+    assert groups.scores(groups.shared[0], rows, "max").tolist() == [9, 21, 33]
+
+
+def test_only_what_a_product_of_activations_runs_over_is_a_head():
+    assert [shared.heads for shared in Groups(attention(heads=3, width=4).graph).shared] == [True]
+    assert [shared.heads for shared in Groups(lenet().graph).shared] == [False, False, False]
+
+
+def test_layers_that_are_tied_on_request_are_one_group():
+    p = Pencil()
+    x = p.conv(p.relu(p.conv(p.input(2, 3, 8, 8), "first", 4)), "second", 4)
+    p.output(p.conv(p.relu(x), "last", 2, kernel=1))
+
+    assert by_layers(Groups(p.graph)) == {("first",): 4, ("second",): 4}
+    assert by_layers(Groups(p.graph, tied=[("first", "second")])) == {("first", "second"): 4}
+    assert by_layers(Groups(p.graph, tied=[("first", "absent")])) == {("first",): 4, ("second",): 4}
+
+
+def test_groups_are_isomorphic_whatever_their_width():
+    p = Pencil()
+    x = p.batch_norm(p.conv(p.input(2, 3, 14, 14), "one", 4), "norm1")
+    x = p.batch_norm(p.conv(p.relu(x), "two", 6), "norm2")
+    x = p.relu(p.conv(p.relu(x), "bare", 6))
+    x = p.relu(p.conv(p.conv(x, "three", 5), "depthwise", 5, groups=5))
+    p.output(p.linear(p.reshape(p.conv(x, "flat", 3), 2, 12), "fc", 5))
+    groups = Groups(p.graph)
+
+    shapes = {shared.layers[0]: groups.shapes()[number] for number, shared in enumerate(groups.shared)}
+
+    assert shapes["one"] == shapes["two"]
+    assert len(set(shapes.values())) == 4  # without BatchNorm, through a depthwise convolution, flattened to 4 positions each
