@@ -24,7 +24,8 @@ class Ops(Protocol):
 
     Algorithms use: abs, sum, sqrt, square, max, matmul, reshape, asarray and arithmetic operators on the tensors themselves.
     Everything is differentiable where the framework trains. Beyond the standard there are the verbs below, and `sigmoid(x)`,
-    `softmax(x, axis)`, `log_softmax(x, axis)`.
+    `softmax(x, axis)`, `log_softmax(x, axis)` (of half-precision numbers computed in float32, given back in their type) and
+    `shape(x)`, sizes that `reshape` takes, in compiled functions too.
     """
 
     def __getattr__(self, name: str) -> Any: ...
@@ -39,6 +40,10 @@ class Ops(Protocol):
         `forward(*tensors) -> (y, saved)`, saved a tuple of tensors; `backward(gradient, *saved)` returns one gradient for each of
         `tensors`, or None. Neither records gradients itself.
         """
+        ...
+
+    def kth_smallest(self, x: Any, k: Any) -> Any:
+        """Return the k-th smallest of all numbers in `x`, a scalar; k, a whole number or a scalar tensor, counts from 1. No gradient."""
         ...
 
 
@@ -188,7 +193,8 @@ class TrainableAdapter(Adapter, Protocol):
         """Run one batch (a tensor, a tuple of them, or a dict of names) eagerly and without gradients.
 
         Return the model's outputs as the framework gives them, and what passed each of `sites`, as the framework's tensors in its
-        own layout. Raises `ConfigError` for a batch that the model rejects, or a site that no forward pass reaches.
+        own layout. Of a layer that runs more than once it is what passed last. Raises `ConfigError` for a batch that the model
+        rejects, or a site that no forward pass reaches.
         """
         ...
 

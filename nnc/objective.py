@@ -43,7 +43,7 @@ class Objective(ABC):
     """Adds terms to the loss of every training step.
 
     `name` is unique among a model's objectives. `student` and `teacher` are the sites that it reads; one that reads no teacher
-    needs none. `task_weight` is the factor of the user's own loss.
+    needs none. `task_weight` is the factor of the user's own loss; those of several objectives multiply.
     """
 
     name: str

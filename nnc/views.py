@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class Site:
     """A tensor of a model: `tensor` is a parameter of the layer ("weight", "bias"), or what passes it ("input", "output").
 
-    A layer with several inputs or outputs counts them: "input" is the first, "input:1" the second. `Site("", "output")` is the
-    model's own output; a part of it is named by its key ("output:logits") or its number ("output:1").
+    A layer with several inputs or outputs counts their tensors, those within tuples and dicts too: "input" is the first, "input:1" the
+    second. A key names one as well ("output:logits", "input:attention_mask"), and a path one in a nest ("output:hidden_states.3", or
+    "output:hidden_states[3]"). `Site("", "output")` is the model's own output, the first that is not its "loss".
     """
 
     layer: str

@@ -15,9 +15,6 @@ import array_api_compat.torch as standard
 import numpy as np
 import torch
 
-_HALF = (torch.float16, torch.bfloat16)
-
-
 def __getattr__(name: str) -> Any:
     return getattr(standard, name)
 
@@ -66,15 +63,11 @@ def relu(x: torch.Tensor) -> torch.Tensor:
 
 
 def softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
-    return torch.softmax(x, axis, _wide(x))
+    return torch.softmax(x, axis)  # of half-precision numbers torch computes it in float32, as it does log_softmax
 
 
 def log_softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
-    return torch.log_softmax(x, axis, _wide(x))
-
-
-def _wide(x: torch.Tensor) -> torch.dtype | None:
-    return torch.float32 if x.dtype in _HALF else None
+    return torch.log_softmax(x, axis)
 
 
 def kth_smallest(x: torch.Tensor, k: int | torch.Tensor) -> torch.Tensor:
