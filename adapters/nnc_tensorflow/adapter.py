@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
-from nnc.adapter import Masks, Trace
+from nnc.adapter import Masks, Numbers, Trace
 from nnc.errors import ModelError
 from nnc.graph.ir import Array, Graph
 from nnc.graph.plan import Plan, Reshape, Size
+from nnc.objective import Objective
+from nnc.views import Learning, Site, Views
 from nnc_tensorflow import storage
 from nnc_tensorflow.clone import clonable, cloned
 from nnc_tensorflow.copies import copied
 from nnc_tensorflow.inference import forget_inference, infer
 from nnc_tensorflow.inputs import arrays_of, caller, tensors_of
 from nnc_tensorflow.layers import KerasLayer, keras_layers
-from nnc_tensorflow.masks import apply_masks, current_masks, forget_compiled, seen_through
-from nnc_tensorflow.names import PLANS, named_layers, named_operations
+from nnc_tensorflow.losses import batch_loss
+from nnc_tensorflow.masks import apply_masks, current_masks, seen_through
+from nnc_tensorflow.names import PLANS, TRAINING, named_layers, named_operations
+from nnc_tensorflow.objectives import Training, learn, set_numbers, states_of, trained, with_objectives
+from nnc_tensorflow.passes import forward_pass, gradients_of, write
 from nnc_tensorflow.read import Reader
 from nnc_tensorflow.readings import READINGS
 from nnc_tensorflow.resize import rewrite_call
 from nnc_tensorflow.surgery import cuts
+from nnc_tensorflow.swap import forget_compiled, held_by, hold
 from nnc_tensorflow.trace import Recording, record, unfused
+from nnc_tensorflow.training import KerasStep
+from nnc_tensorflow.views import apply_views, current_views
 
 
 class TensorFlowAdapter:
@@ -43,14 +52,18 @@ class TensorFlowAdapter:
         return current_masks(keras_layers(self.model))
 
     def set_masks(self, masks: Masks) -> None:
-        apply_masks(keras_layers(self.model), masks)
+        if apply_masks(keras_layers(self.model), masks):
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop what is compiled: the model is seen differently now."""
         forget_compiled(self.model)
         forget_inference(self.model)
 
     def trace(self, example_inputs: Any, masks: Masks) -> Trace:
         layers, tensors, call = keras_layers(self.model), tensors_of(example_inputs), caller(self.model, example_inputs)
         named = named_layers(self.model)
-        with seen_through(layers, masks):
+        with seen_through(layers, masks, tuple(named.values())):
             recording = Recording(named | named_operations(named))
             reader = Reader(recording, layers, READINGS)
             function = record(call, tensors, recording, reader.read)
@@ -78,8 +91,7 @@ class TensorFlowAdapter:
 
     def rewrite(self, reshape: Reshape) -> tuple[Size, ...]:
         sizes = rewrite_call(named_layers(self.model), reshape)
-        forget_compiled(self.model)
-        forget_inference(self.model)
+        self._forget()
         return sizes
 
     def plans(self) -> tuple[Plan, ...]:
@@ -101,6 +113,64 @@ class TensorFlowAdapter:
     def rebuild(blueprint: Mapping[str, Any]) -> keras.Layer:
         """Return the model that `blueprint` describes, with fresh weights. Runs no code that the data may hold."""
         return storage.rebuild(blueprint)
+
+    def forward(self, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:
+        return forward_pass(self.model, batch, sites, training)
+
+    def gradients(self, loss: Callable[[Any], Any], sites: Collection[Site]) -> tuple[float, dict[Site, Any]]:
+        return gradients_of(self.model, loss, sites)
+
+    def batch_loss(self, loss: Callable[..., Any] | None, batch: Any) -> Any:
+        return batch_loss(self.model, loss, batch)
+
+    def seed(self, seed: int) -> None:
+        keras.utils.set_random_seed(seed)
+
+    def write(self, numbers: Mapping[Site, Array]) -> dict[Site, Array]:
+        return write(named_layers(self.model), numbers)
+
+    def views(self) -> Views:
+        return {site: tuple(view for view, _ in seen.views) for site, seen in current_views(named_layers(self.model)).items()}
+
+    def set_views(self, views: Views) -> None:
+        apply_views(named_layers(self.model), views)
+        self._train(self._training)
+
+    def set_objectives(self, objectives: Sequence[Objective], teacher: Any = None) -> None:
+        self._train(with_objectives(self.model, self._training, objectives, teacher))
+
+    def learn(self, groups: Mapping[str, Learning], optimizer: Any = None) -> None:
+        learn(self.model, self._training, groups, optimizer)
+        self._train(self._training)
+
+    def total(self, loss: Any, mask: Any = None) -> Any:
+        return self._training.total(self.model, loss, mask)
+
+    def terms(self) -> dict[str, float]:
+        return {name: float(np.asarray(last.value)) for name, last in self._training.last.items()}
+
+    def numbers(self) -> Numbers:
+        return {key: state.numbers() for key, state in states_of(self.model, self._training).items() if state.variables}
+
+    def set_numbers(self, numbers: Numbers) -> None:
+        set_numbers(states_of(self.model, self._training), numbers)
+
+    def trainer(self, loss: Any, optimizer: Any, precision: str, accumulate: int) -> KerasStep:
+        return KerasStep(self.model, loss, optimizer, precision, accumulate)
+
+    @property
+    def _training(self) -> Training:
+        """What the model adds to its training now; nothing where it was never instrumented."""
+        return self.model.__dict__.get(TRAINING) or Training()
+
+    def _train(self, training: Training) -> None:
+        """Let the model train with this, and forget what is compiled; a model without views and objectives holds nothing."""
+        training.learners.follow(trained(self.model, training))
+        needed = bool(training.objectives) or bool(current_views(named_layers(self.model)))
+        if not needed:
+            training.learners.use({})
+        hold(self.model, {**held_by(self.model), TRAINING: training if needed else None})
+        self._forget()
 
 
 def _check_backend(model: keras.Layer) -> None:

@@ -23,7 +23,7 @@ from tensorflow.python.trackable.base import TrackableReference  # no public nam
 from nnc.errors import ModelError
 from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
-from nnc_tensorflow.names import COMPILED, MASKS, PLANS, named_layers, named_operations, own_variables
+from nnc_tensorflow.names import COMPILED, MASKS, PLANS, TAPS, TRAINING, VIEWS, named_layers, named_operations, own_variables
 from nnc_tensorflow.specs import follow_plan, follow_weights
 from nnc_tensorflow.surgery import Cut
 from nnc_tensorflow.symbols import follow_graphs
@@ -40,7 +40,7 @@ _UNCOMPILED: dict[str, Any] = {
     "predict_function": None,
     "_eval_epoch_iterator": None,
 }
-_LEFT_BEHIND = {"optimizer", "_compile_config", "_compiled_trainable_state", MASKS, PLANS, COMPILED}
+_LEFT_BEHIND = {"optimizer", "_compile_config", "_compiled_trainable_state", MASKS, VIEWS, TAPS, TRAINING, PLANS, COMPILED}
 _WRAPPERS = {"build", "quantize"}  # closures over the layer, which Keras makes for each instance
 _DEPENDENCIES = {"_self_unconditional_checkpoint_dependencies", "_self_unconditional_dependency_names"}
 _TRACKED = (tracking.TrackedList, tracking.TrackedDict, tracking.TrackedOrderedDict, tracking.TrackedSet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -26,25 +27,25 @@ def tensors_of(example_inputs: Any) -> list[tf.Tensor]:
         raise ConfigError(f"example_inputs: {error}. Give an array or a tensor, a list of them, or a dict by input name.") from None
 
 
-def caller(model: keras.Layer, example_inputs: Any) -> Callable[..., Any]:
-    """Return a function of the flattened tensors that calls the model in inference mode.
+def caller(model: keras.Layer, example_inputs: Any, training: bool = False) -> Callable[..., Any]:
+    """Return a function of the flattened tensors that calls the model, in inference mode unless `training`.
 
     Raises `ConfigError` where the model's inputs have other names, another number, or other shapes.
     """
     declared = getattr(model, "inputs", None)
     tensors = tensors_of(example_inputs)
     if isinstance(example_inputs, Mapping):
-        return _by_name(model, list(example_inputs), tensors, declared)
+        return _by_name(model, list(example_inputs), tensors, declared, training)
     if declared:
         _fits(declared, tensors)
         single = not isinstance(example_inputs, (list, tuple))
         structure = model.input if hasattr(model, "input") else declared
         if len(declared) == 1 and (single or not isinstance(structure, (list, tuple))):
-            return _inference(model, lambda values: ((values[0],), {}))
-        return _inference(model, lambda values: ((keras.tree.pack_sequence_as(structure, list(values)),), {}))
+            return _called(model, lambda values: ((values[0],), {}), training)
+        return _called(model, lambda values: ((keras.tree.pack_sequence_as(structure, list(values)),), {}), training)
     if isinstance(example_inputs, (list, tuple)) and _positions(model) < len(tensors):
-        return _inference(model, lambda values: ((list(values),), {}))
-    return _inference(model, lambda values: (values, {}))
+        return _called(model, lambda values: ((list(values),), {}), training)
+    return _called(model, lambda values: (values, {}), training)
 
 
 def _tensor(value: Any) -> tf.Tensor:
@@ -58,17 +59,24 @@ def _tensor(value: Any) -> tf.Tensor:
     return tf.cast(tensor, keras.config.floatx()) if narrow else tensor
 
 
-def _inference(model: keras.Layer, arguments: Callable[[tuple[Any, ...]], tuple[tuple[Any, ...], dict[str, Any]]]) -> Callable[..., Any]:
-    keywords = {"training": False} if "training" in _call_parameters(model) else {}
+def calling(model: keras.Layer, training: bool) -> Callable[..., Any]:
+    """Return the model as a function that says whether it trains, to a model that asks."""
+    return partial(model, training=training) if "training" in _call_parameters(model) else model
 
-    def infer(*values: Any) -> Any:
+
+def _called(
+    model: keras.Layer, arguments: Callable[[tuple[Any, ...]], tuple[tuple[Any, ...], dict[str, Any]]], training: bool
+) -> Callable[..., Any]:
+    call = calling(model, training)
+
+    def run(*values: Any) -> Any:
         positional, named = arguments(values)
-        return model(*positional, **named, **keywords)
+        return call(*positional, **named)
 
-    return infer
+    return run
 
 
-def _by_name(model: keras.Layer, names: list[str], tensors: Sequence[tf.Tensor], declared: Any) -> Callable[..., Any]:
+def _by_name(model: keras.Layer, names: list[str], tensors: Sequence[tf.Tensor], declared: Any, training: bool) -> Callable[..., Any]:
     if declared:
         known = {tensor.name: tensor for tensor in declared}
         for name in names:
@@ -76,8 +84,8 @@ def _by_name(model: keras.Layer, names: list[str], tensors: Sequence[tf.Tensor],
                 raise ConfigError(f"example_inputs: the model has no input {name!r}{nearest(name, known)}. It has {', '.join(known)}.")
         _fits([known[name] for name in names], tensors)
     elif set(names) <= set(_call_parameters(model)):
-        return _inference(model, lambda values: ((), dict(zip(names, values, strict=True))))
-    return _inference(model, lambda values: ((dict(zip(names, values, strict=True)),), {}))
+        return _called(model, lambda values: ((), dict(zip(names, values, strict=True))), training)
+    return _called(model, lambda values: ((dict(zip(names, values, strict=True)),), {}), training)
 
 
 def _call_parameters(model: keras.Layer) -> Mapping[str, inspect.Parameter]:

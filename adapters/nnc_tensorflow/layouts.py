@@ -67,6 +67,10 @@ class Layout:
         """Bring a canonical array to Keras' layout, whose shape is `native`."""
         return np.array(array.reshape(self.turned(native)).transpose(self.inverse), order="C", copy=None)
 
+    def native_tensor(self, tensor: Any, native: Shape) -> Any:
+        """Bring a canonical tensor to Keras' layout, with gradients."""
+        return tensor if self.plain else tf.transpose(tf.reshape(tensor, self.turned(native)), self.inverse)
+
     def cut(self, native: Shape, kept: Mapping[int, Array]) -> Shape:
         """Return Keras' shape after a cut that leaves the indices `kept` of canonical axes.
 

@@ -13,8 +13,12 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional  # the class itself is not exported
 
-#: Where a layer's `__dict__` keeps the variables that hold its masks, and a model's the plans that made it and its compiled inference.
+#: Where a layer's `__dict__` keeps the variables that hold its masks, its views and its taps, and a model's what it adds to training, the
+#: plans that made it, and its compiled inference.
 MASKS = "_nnc_masks"
+VIEWS = "_nnc_views"
+TAPS = "_nnc_taps"
+TRAINING = "_nnc_training"
 PLANS = "_nnc_plans"
 COMPILED = "_nnc_compiled"
 
@@ -38,6 +42,9 @@ _BOOKKEEPING = {
     "_compile_metrics",
     "_loss_tracker",
     MASKS,
+    VIEWS,
+    TAPS,
+    TRAINING,
     PLANS,
     COMPILED,
 }

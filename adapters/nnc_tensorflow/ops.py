@@ -7,7 +7,7 @@ An algorithm is handed this module as `layer.ops`. Arithmetic and comparison ope
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -27,11 +27,73 @@ maximum = tf.maximum
 minimum = tf.minimum
 matmul = tf.matmul
 where = tf.where
+sigmoid = tf.sigmoid
+tanh = tf.tanh
+erf = tf.math.erf
+round = tf.round  # halves to even, as the standard and torch have it
+floor = tf.floor
+ceil = tf.math.ceil
+isfinite = tf.math.is_finite
+log1p = tf.math.log1p
+pow = tf.pow
+less = tf.less
+greater = tf.greater
+less_equal = tf.less_equal
+greater_equal = tf.greater_equal
+not_equal = tf.not_equal
+stop_gradient = tf.stop_gradient
 zeros_like = tf.zeros_like
 ones_like = tf.ones_like
 equal = tf.equal
 logical_and = tf.logical_and
 logical_not = tf.logical_not
+logical_or = tf.logical_or
+
+
+def with_gradient(forward: Callable[..., Any], backward: Callable[..., Any], *tensors: Any) -> Any:
+    """Return `forward(*tensors)[0]` with the gradients that `backward(gradient, *saved)` gives; None stands for none."""
+
+    def work(*given: Any) -> Any:
+        y, saved = forward(*given)
+
+        def gradient(upstream: Any, variables: Sequence[Any] = ()) -> Any:
+            found = backward(upstream, *saved)
+            found = tuple(found) if isinstance(found, (list, tuple)) else (found,)
+            return (found, [None] * len(variables)) if variables else found
+
+        return y, gradient
+
+    return tf.custom_gradient(work)(*(tf.convert_to_tensor(tensor) for tensor in tensors))
+
+
+def softmax(x: Any, axis: int = -1) -> Any:
+    return tf.nn.softmax(x, axis)
+
+
+def log_softmax(x: Any, axis: int = -1) -> Any:
+    return tf.nn.log_softmax(x, axis)
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Any:
+    x = x if min is None else tf.maximum(x, tf.cast(min, x.dtype))
+    return x if max is None else tf.minimum(x, tf.cast(max, x.dtype))
+
+
+def cumulative_sum(x: Any, *, axis: int = 0) -> Any:
+    return tf.cumsum(x, axis)
+
+
+def kth_smallest(x: Any, k: Any) -> Any:
+    """Return the k-th smallest number of the whole tensor, a scalar; `k` counts from 1 and may be a scalar tensor."""
+    flat = tf.reshape(x, (-1,))
+    size = tf.size(flat)
+    below = tf.cast(k, tf.int32)
+    # top_k selects without sorting the rest, so it is asked from the nearer end.
+    return tf.cond(
+        below * 2 <= size,
+        lambda: -tf.math.top_k(-flat, below).values[-1],
+        lambda: tf.math.top_k(flat, size - below + 1).values[-1],
+    )
 
 
 def asarray(value: Any, *, dtype: Any = None) -> Any:

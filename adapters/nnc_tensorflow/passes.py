@@ -1,0 +1,74 @@
+"""One batch looked at: what passed the model, and the gradients of a loss, with respect to what the model really computed with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.eager.record import stop_recording  # no public name leads to it
+
+from nnc.errors import ConfigError, TrainingError
+from nnc.graph.ir import Array
+from nnc.views import Site
+from nnc_tensorflow.inputs import caller, tensors_of
+from nnc_tensorflow.names import named_layers
+from nnc_tensorflow.taps import Record, tapped
+from nnc_tensorflow.trace import failure
+from nnc_tensorflow.views import layer_at, slot_at
+
+
+def forward_pass(model: keras.Layer, batch: Any, sites: Collection[Site], training: bool) -> tuple[Any, dict[Site, Any]]:
+    """Return the outputs of one eager pass without gradients, and what passed `sites`; a parameter is the one that was read.
+
+    Raises `ConfigError` where the model rejects the batch, or does not reach a site.
+    """
+    layers, record = named_layers(model), Record()
+    call, tensors = caller(model, batch, training), tensors_of(batch)
+    with tapped(layers, sites, record), stop_recording():
+        try:
+            outputs = call(*tensors)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(str(failure(error, tensors))) from error
+    return outputs, {site: _canonical(layers, site, record.last(site)) for site in sites}
+
+
+def gradients_of(model: keras.Layer, loss: Callable[[Any], Any], sites: Collection[Site]) -> tuple[float, dict[Site, Any]]:
+    """Return `loss(model)` and its gradients with respect to `sites`: zeros where the loss does not depend on what was seen there.
+
+    A parameter counts each time that it is read; of a layer that runs several times the last input or output counts.
+    Raises `TrainingError` for a loss that is no scalar.
+    """
+    layers = named_layers(model)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        record = Record(tape)
+        with tapped(layers, sites, record):
+            value = tf.convert_to_tensor(loss(model))
+    if value.shape.rank != 0:
+        raise TrainingError(f"loss: its shape is {tuple(value.shape)}; a scalar is needed, tf.reduce_mean(loss) say.")
+    for site in sites:
+        record.last(site)
+    seen = [record.seen[site] if site.is_parameter else record.seen[site][-1:] for site in sites]
+    found = tape.gradient(value, seen, unconnected_gradients="zero")
+    summed = (tf.add_n([tf.convert_to_tensor(each) for each in every]) for every in found)  # an embedding's gradient is sparse
+    return float(value), {site: _canonical(layers, site, each) for site, each in zip(sites, summed, strict=True)}
+
+
+def _canonical(layers: Any, site: Site, tensor: Any) -> Any:
+    return slot_at(layer_at(layers, site, "sites"), site, "sites").layout.canonical(tensor) if site.is_parameter else tensor
+
+
+def write(layers: Mapping[str, keras.Layer], numbers: Mapping[Site, Array]) -> dict[Site, Array]:
+    """Set stored parameters and return the numbers that they had, canonical. Raises `ConfigError` before any is set."""
+    slots = {site: slot_at(layer_at(layers, site, "numbers"), site, "numbers") for site in numbers}
+    for site, array in numbers.items():
+        if np.shape(array) != slots[site].shape:
+            raise ConfigError(f"numbers[{str(site)!r}]: the shape is {np.shape(array)}, the parameter's {slots[site].shape}.")
+    before = {site: np.array(slot.layout.canonical(tf.convert_to_tensor(slot.variable.value))) for site, slot in slots.items()}
+    for site, slot in slots.items():
+        slot.variable.assign(slot.layout.native(np.asarray(numbers[site], slot.variable.dtype), tuple(slot.variable.shape)))
+    return before

@@ -1,0 +1,165 @@
+"""One training step for `nnc.Trainer`: compiled, objectives and the variables of views included.
+
+Mixed precision is Keras' own: for as long as training lasts the layers compute in the narrow type and keep their variables in float32;
+float16 scales the loss (`LossScaleOptimizer`). A step whose loss or gradients are not finite changes no weight; one more, eager, pass
+then finds the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nnc.errors import ConfigError, TrainingError
+from nnc.graph.ir import Array
+from nnc_tensorflow.losses import Loss, scalar, task, tensors_in
+from nnc_tensorflow.names import TRAINING
+from nnc_tensorflow.nonfinite import blame
+from nnc_tensorflow.objectives import Training
+from nnc_tensorflow.swap import forget_compiled
+from nnc_tensorflow.views import in_training
+
+_POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+class KerasStep:
+    """Implements `nnc.adapter.TrainStep` for one model."""
+
+    def __init__(self, model: keras.Layer, loss: Loss, optimizer: Any, precision: str, accumulate: int) -> None:
+        self.model, self.loss = model, loss
+        self.optimizer = _ready(_optimizer(model, optimizer), model, precision, accumulate)
+        self._policies = _compute_in(model, precision)
+        self._steps = 0
+
+    @property
+    def training(self) -> Training:
+        return self.model.__dict__.get(TRAINING) or Training()
+
+    def __call__(self, batch: Any) -> float:
+        self._steps += 1
+        tensors = tensors_in(batch)
+        with self.training.learners.stepping(self.optimizer):
+            try:
+                value, finite = self._compiled(tensors)
+            except TrainingError as error:
+                raise TrainingError(f"step {self._steps}: {error}") from None
+        if not finite:
+            raise TrainingError(f"step {self._steps}: {self._blame(tensors, float(value))}")
+        return float(value)
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return tf.function(self._step, reduce_retracing=True, autograph=False)
+
+    def _step(self, batch: Any) -> tuple[Any, Any]:
+        with in_training(), tf.GradientTape() as tape:
+            value = self._total(batch)
+            scaled = self.optimizer.scale_loss(value)
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        finite = tf.math.is_finite(value)
+        if hasattr(self.optimizer, "inner_optimizer"):  # it skips steps whose gradients are not finite, to scale by less
+            self._apply(gradients, variables)
+        else:
+            finite &= _all_finite(gradients)
+            tf.cond(finite, lambda: self._apply(gradients, variables), lambda: tf.constant(0))
+        return value, finite
+
+    def _total(self, batch: Any) -> Any:
+        own = task(self.model, self.loss, batch, training=True)
+        return scalar(self.training.total(self.model, own))
+
+    def _apply(self, gradients: Any, variables: Any) -> Any:
+        self.optimizer.apply(gradients, variables)
+        return tf.constant(0)
+
+    def _blame(self, batch: Any, value: float) -> str:
+        found = blame(self.model, lambda: self._total(batch))
+        what = f"the loss is {value}" if not np.isfinite(value) else f"the loss is {value:.4g}, but its gradient is not finite"
+        return f"{what}; {found} No weight was changed by this step. Lower the learning rate, or look at what that layer is given."
+
+    def state(self) -> dict[str, Array]:
+        return {str(number): np.array(variable.value) for number, variable in enumerate(self._variables())}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        variables = self._variables()
+        if [tuple(variable.shape) for variable in variables] != [np.shape(state.get(str(number))) for number in range(len(state))]:
+            raise ConfigError(
+                f"state: {len(state)} arrays that are not those of this optimizer on this model, which keeps {len(variables)}."
+            )
+        for number, variable in enumerate(variables):
+            variable.assign(state[str(number)])
+
+    def _variables(self) -> list[Any]:
+        learners = self.training.learners
+        if learners.variables:
+            learners.ready(self.optimizer)
+        return [*self.optimizer.variables, *learners.state]
+
+    def close(self) -> None:
+        for layer, policy in self._policies:
+            layer.dtype_policy = policy
+        if self._policies:
+            forget_compiled(self.model)
+
+
+def _optimizer(model: keras.Layer, given: Any) -> Any:
+    """Return the optimizer that was given, named, or made by a function of the model's variables; None takes the compiled one."""
+    if given is None:
+        given = getattr(model, "optimizer", None)
+        if given is None:
+            raise ConfigError("optimizer: none is given, and the model is not compiled with one; nnc.Trainer(optimizer='adam') say.")
+    if isinstance(given, type) and issubclass(given, keras.Optimizer):
+        return given()
+    if callable(given) and not isinstance(given, keras.Optimizer):
+        given = given(model.trainable_variables)
+    try:
+        return keras.optimizers.get(given)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"optimizer: {given!r} is no Keras optimizer, nor the name of one, nor a function that returns one: {error}"
+        ) from None
+
+
+def _ready(optimizer: Any, model: keras.Layer, precision: str, accumulate: int) -> Any:
+    """Return the optimizer, built on the model's variables, accumulating so many batches, scaling the loss for float16."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    variables = model.trainable_variables
+    if inner.built:
+        known = {id(variable) for variable in inner._trainable_variables}
+        if not all(id(variable) in known for variable in variables):
+            raise ConfigError(
+                f"optimizer: this {type(inner).__name__} was built for other variables; a model that was made smaller has new ones. "
+                "Give its name, or a function: nnc.Trainer(optimizer=lambda variables: keras.optimizers.Adam(1e-4))."
+            )
+    if accumulate > 1 and inner.gradient_accumulation_steps != accumulate:
+        if inner.built or inner.gradient_accumulation_steps:
+            raise ConfigError(f"accumulate: {accumulate}, but the optimizer is set to {inner.gradient_accumulation_steps or 1} already.")
+        inner.gradient_accumulation_steps = accumulate
+    if precision == "float16" and inner is optimizer:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    if not optimizer.built:
+        optimizer.build(variables)
+    return optimizer
+
+
+def _compute_in(model: keras.Layer, precision: str) -> list[tuple[keras.Layer, Any]]:
+    """Let layers that compute in float32 compute in `precision`, and return those layers with the policies that they had."""
+    if precision not in _POLICIES:
+        return []
+    before = [(layer, layer.dtype_policy) for layer in model._flatten_layers() if layer.dtype_policy.name == "float32"]
+    for layer, _ in before:
+        layer.dtype_policy = _POLICIES[precision]
+    if before:
+        forget_compiled(model)
+    return before
+
+
+def _all_finite(gradients: Any) -> Any:
+    given = [gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients if gradient is not None]
+    return tf.reduce_all([tf.math.is_finite(tf.reduce_sum(tf.abs(each))) for each in given]) if given else tf.constant(True)
