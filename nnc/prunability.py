@@ -63,15 +63,17 @@ class Prunability:
         return as_text(self)
 
 
-def prunability(model: Any, example_inputs: Any) -> Prunability:
+def prunability(model: Any, example_inputs: Any, *, allow_inexact: bool = False) -> Prunability:
     """Return what fraction of a model's parameters and MACs can be removed, in which groups, and what is pinned by what.
 
-    Runs the model once; nothing is touched. Raises `ModelError`, `ConfigError` or `TraceError` as `nnc.ModelSpeedup` does.
+    `allow_inexact` counts widths that a mean is taken over, as under a LayerNorm, among what can be removed, as
+    `nnc.ModelSpeedup` does when told the same. Runs the model once; nothing is touched. Raises `ModelError`, `ConfigError` or
+    `TraceError` as `nnc.ModelSpeedup` does.
     """
     adapter = adapter_for(model)
     with unmasked(adapter):
         graph = adapter.trace(example_inputs, {}).graph
-    groups, learnt = Groups(graph), [tensor for tensor in graph.parameters().values() if tensor.trainable]
+    groups, learnt = Groups(graph, allow_inexact), [tensor for tensor in graph.parameters().values() if tensor.trainable]
     smallest = groups.smallest()
     before = sum(prod(tensor.shape) for tensor in learnt)
     after = sum(prod(smallest.get(tensor, tensor.shape)) for tensor in learnt)

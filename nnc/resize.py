@@ -40,11 +40,14 @@ def held_sizes(function: Callable[..., Any], reshape: Reshape, owner: Any) -> di
     original, earlier = getattr(function, _MARK, (function, ()))
     tree = _replayed(original, earlier, owner) if earlier else _parsed(original, reshape)
     sizes = _sizes_at_the_call(tree, reshape, original, owner)
-    changed = [(size, new) for size, old, new in zip(sizes, reshape.old, reshape.new, strict=True) if old != new]
+    changed = [(size, new) for size, old, new in zip(sizes, reshape.old, reshape.new, strict=True) if old != new and size is not None]
     if not all(isinstance(size, ast.Attribute) and isinstance(size.value, ast.Name) for size, _ in changed):
         return {}
     return {size.attr: new for size, new in changed if isinstance(size, ast.Attribute) and isinstance(vars(owner).get(size.attr), int)}
 
+
+#: The expressions that give the sizes of a reshape or a split, None where the code gives none.
+Sizes = Sequence[ast.expr | None]
 
 #: On a resized function: the user's own, and what was changed. Its source is the user's, so a further change starts from there.
 _MARK = "_nnc_resized"
@@ -56,12 +59,12 @@ def _replayed(original: Callable[..., Any], changes: Sequence[Reshape], owner: A
     for each in changes:
         sizes = _sizes_at_the_call(tree, each, original, owner)
         for expression, old, new in zip(sizes, each.old, each.new, strict=True):
-            if old != new:
+            if old != new and expression is not None:
                 _swap(tree, expression, ast.copy_location(ast.Constant(new), expression))
     return tree
 
 
-def _sizes_at_the_call(tree: ast.FunctionDef, reshape: Reshape, function: Callable[..., Any], owner: Any) -> Sequence[ast.expr]:
+def _sizes_at_the_call(tree: ast.FunctionDef, reshape: Reshape, function: Callable[..., Any], owner: Any) -> Sizes:
     """Return the expressions that give the sizes: those that fit best, and it must be clear which these are."""
     found = [
         (fit, sizes)
@@ -76,7 +79,7 @@ def _sizes_at_the_call(tree: ast.FunctionDef, reshape: Reshape, function: Callab
     return best[0]
 
 
-def _fit(call: ast.Call, sizes: Sequence[ast.expr], reshape: Reshape, owner: Any) -> tuple[bool, bool, int] | None:
+def _fit(call: ast.Call, sizes: Sizes, reshape: Reshape, owner: Any) -> tuple[bool, bool, int] | None:
     """Say how well expressions fit the old sizes: on the call's line, in a call of that name, how many are known to be equal.
 
     None where they do not fit.
@@ -84,8 +87,10 @@ def _fit(call: ast.Call, sizes: Sequence[ast.expr], reshape: Reshape, owner: Any
     Off the line, as in a fresh process whose file has moved on, all that change must be known.
     """
     on_line = call.lineno <= reshape.line <= (call.end_lineno or call.lineno)
-    values = [_number(size, owner) for size in sizes]
+    values = [_number(size, owner) if size is not None else None for size in sizes]
     if any(value not in (None, old) for value, old in zip(values, reshape.old, strict=True)):
+        return None
+    if any(size is None and old != new for size, old, new in zip(sizes, reshape.old, reshape.new, strict=True)):
         return None
     unsure = any(value is None and old != new for value, old, new in zip(values, reshape.old, reshape.new, strict=True))
     return None if unsure and not on_line else (on_line, _called(call) in _RESIZING, sum(value is not None for value in values))
@@ -101,8 +106,10 @@ def _called(call: ast.Call) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def _windows(call: ast.Call, count: int) -> Iterator[Sequence[ast.expr]]:
+def _windows(call: ast.Call, count: int) -> Iterator[Sizes]:
     """Yield every run of `count` arguments of a call that could be sizes, and every tuple or list of `count` among them."""
+    if _called(call) == "unflatten" and len(call.args) == 2:
+        yield from _unflattened(*call.args, count)
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
     rows = [given, *(argument.elts for argument in given if isinstance(argument, (ast.Tuple, ast.List)))]
     for row in rows:
@@ -111,6 +118,16 @@ def _windows(call: ast.Call, count: int) -> Iterator[Sequence[ast.expr]]:
             sizes = row[start : start + count]
             if not any(isinstance(size, (ast.Starred, ast.Tuple, ast.List)) for size in sizes):
                 yield sizes
+
+
+def _unflattened(axis: ast.expr, sizes: ast.expr, count: int) -> Iterator[Sizes]:
+    """Yield the sizes of `x.unflatten(-1, (4, 8))` with None for the axes that it does not name."""
+    number = _number(axis, None)
+    if number is not None and isinstance(sizes, (ast.Tuple, ast.List)):
+        others = count - len(sizes.elts)
+        before = number if number >= 0 else others + number + 1
+        if 0 <= before <= others:
+            yield [*[None] * before, *sizes.elts, *[None] * (others - before)]
 
 
 def source_is_available(function: Callable[..., Any]) -> bool:

@@ -141,7 +141,10 @@ def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation) -> 
         place = _place(wrong, found, waiting, error)
         if place is None:
             raise _unsettled(graph, wrong, error)
-        plan = _rewritten(plan, place, adapter.rewrite(waiting.pop(place)))
+        try:
+            plan = _rewritten(plan, place, adapter.rewrite(waiting.pop(place)))
+        except SpeedupError as stuck:
+            raise _FixedSize(next(node for node, number in found.resized.items() if number == place), str(stuck)) from stuck
 
 
 def _place(wrong: int | None, found: Propagation, waiting: Mapping[int, Reshape], error: TraceError | None) -> int | None:

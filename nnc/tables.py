@@ -66,10 +66,15 @@ def report_rows(report: Report) -> list[tuple[str, str, str, str]]:
 def report_notes(report: Report) -> list[str]:
     """Return what a reader must know besides the numbers."""
     notes = [f"latency: {report.latency.conditions}"]
-    if report.difference is not None:
+    inexact = report.plan.inexact if report.plan else ()
+    if report.difference is not None and inexact:
+        reasons = "; ".join(map(str, inexact))
+        notes.append(f"inexact, as was asked: outputs moved by {report.difference:.1e} of the largest output: {reasons}")
+    elif report.difference is not None:
         notes.append(f"difference between masked and small model: {report.difference:.1e} of the largest output")
     if report.plan:
         notes += [f"kept: {kept.count} of {kept.where}: {kept.reason}" for kept in report.plan.kept]
+        notes += [f"note: {note}" for note in report.plan.notes]
         notes += [f"rewritten: {reshape.function}: {reshape.old} -> {reshape.new}" for reshape in report.plan.reshapes if reshape.rewrite]
     return notes
 

@@ -91,6 +91,8 @@ def _taken(array: Array, kept: Mapping[int, Array]) -> Array:
 def _sizes(layer: KerasLayer, weights: Mapping[str, Array], plan: Plan) -> dict[str, Any]:
     """Return the attributes of a Keras layer that its new parameters fix; a layer of no known kind has none."""
     found = _held_sizes(layer.layer, weights)
+    if is_a(layer.layer, ("GroupNormalization",)):
+        found["groups"] = _groups(layer, plan)
     found |= {size.attribute: size.new for size in plan.sizes if size.layer == layer.name and _holds_groups(layer.layer, size.attribute)}
     if layer.name in plan.biases:
         found["use_bias"] = True
@@ -108,8 +110,6 @@ def _held_sizes(layer: keras.Layer, weights: Mapping[str, Array]) -> dict[str, A
         return {"filters": weights["pointwise_kernel"].shape[-1], "depth_multiplier": weights["depthwise_kernel"].shape[-1]}
     if is_a(layer, ("Embedding",)):
         return {"input_dim": weights["embeddings"].shape[0], "output_dim": weights["embeddings"].shape[1]}
-    if is_a(layer, ("GroupNormalization",)):
-        return _groups(layer, weights)
     if kernel is None:
         return {}
     if is_a(layer, ("DepthwiseConv1D", "DepthwiseConv2D")):
@@ -123,11 +123,14 @@ def _held_sizes(layer: keras.Layer, weights: Mapping[str, Array]) -> dict[str, A
     return _einsum_sizes(layer, kernel.shape)
 
 
-def _groups(layer: keras.Layer, weights: Mapping[str, Array]) -> dict[str, Any]:
-    """Return the number of groups of a GroupNormalization: whole groups leave, the width of one stays."""
-    attribute, new = next(iter(weights.items()))
-    width = int(getattr(layer, attribute).shape[0]) // int(layer.groups)
-    return {"groups": len(new) // width}
+def _groups(layer: KerasLayer, plan: Plan) -> int:
+    """Return the number of groups of a GroupNormalization: of its channels, groups x width, either groups leave or a part of each."""
+    path = f"{layer.name}.{next(iter(layer.slots))}" if layer.name else next(iter(layer.slots))
+    groups = int(layer.layer.groups)
+    for member in {(m.outer, m.size, m.inner): m for m in plan.axes().get((path, 0), ())}.values():
+        if member.outer * member.size <= groups:
+            groups = groups // member.size * (member.size - len(member.removed))
+    return groups
 
 
 def _einsum_sizes(layer: keras.Layer, kernel: Shape) -> dict[str, Any]:
