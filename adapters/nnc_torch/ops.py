@@ -15,6 +15,7 @@ import array_api_compat.torch as standard
 import numpy as np
 import torch
 
+
 def __getattr__(name: str) -> Any:
     return getattr(standard, name)
 
