@@ -1,0 +1,88 @@
+"""Per layer, global, isomorphic: what each ranking takes from a transformer of two blocks, the second ten times as strong.
+
+Both networks have, in each block, an attention of four heads of 8 or 16 channels and one hidden layer; L1 sums over a granule, so a
+head, of three times as many rows, scores more than a neuron.
+"""
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.registry import adapter_for
+from nnc_pruning import L1NormPruner
+
+
+def vit():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from tests.zoo.test_torch_zoo import made
+
+    model, x = made("vit")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("vit.layers.1."):
+                parameter.mul_(10)
+    return model, x, [("vit.layers.0.attention.q_proj", "vit.layers.0.mlp.fc1"), ("vit.layers.1.attention.q_proj", "vit.layers.1.mlp.fc1")]
+
+
+def transformer():
+    pytest.importorskip("keras")
+    from tests.zoo_keras import networks
+
+    model, x = networks.attention()
+    for variable in model.blocks[1].trainable_variables:
+        variable.assign(variable * 10)
+    return model, x, [("blocks.0.attention.query_dense", "blocks.0.up"), ("blocks.1.attention.query_dense", "blocks.1.up")]
+
+
+def lost(build, **keys):
+    """Return the part of the heads, and of the neurons, that leaves each block; all that is masked is then really removed."""
+    model, x, blocks = build()
+    masks = L1NormPruner(model, [keys], example_inputs=x).propose()
+    speedup = nnc.ModelSpeedup(model, x, masks)
+    small = speedup.speedup_model()
+
+    assert speedup.plan.kept == ()
+    assert speedup.difference <= 1e-5
+    before, after = rows(model), rows(small)
+    found = {name: float(np.mean(~masks[name]["bias"])) if name in masks else 0.0 for pair in blocks for name in pair}
+    assert all(after[name] == round(before[name] * (1 - part)) for name, part in found.items())
+    return [(found[heads], found[neurons]) for heads, neurons in blocks]
+
+
+def rows(model):
+    """Return how many output channels each layer has."""
+    return {layer.name: layer.parameters["weight"][0] for layer in adapter_for(model).layers() if "weight" in layer.parameters}
+
+
+@pytest.mark.parametrize("build", [vit, transformer])
+def test_a_sparsity_takes_half_of_every_layer(build):
+    assert lost(build, sparsity=0.5) == [(0.5, 0.5), (0.5, 0.5)]
+
+
+@pytest.mark.parametrize("build", [vit, transformer])
+def test_an_isomorphic_ranking_takes_half_of_the_heads_and_half_of_the_neurons_from_the_weak_block(build):
+    (heads, neurons), (other_heads, other_neurons) = lost(build, total_sparsity=0.5, ranking="isomorphic")
+
+    # Of eight heads four leave: three of the weak block, which keeps one, and one of the strong.
+    assert (heads, other_heads) == (0.75, 0.25)
+    assert neurons + other_neurons == 1
+    assert neurons > 0.95
+
+
+@pytest.mark.parametrize("build", [vit, transformer])
+def test_a_global_ranking_takes_neurons_before_heads(build):
+    (heads, neurons), (other_heads, other_neurons) = lost(build, total_sparsity=0.5)
+
+    assert neurons > 0.95
+    assert neurons + other_neurons > heads + other_heads
+    assert (heads, other_heads) != (0.75, 0.25)
+
+
+@pytest.mark.parametrize("build", [vit, transformer])
+def test_a_mean_over_rows_compares_a_head_with_a_neuron_row_by_row(build):
+    by_sum, by_mean = lost(build, total_sparsity=0.5), lost(build, total_sparsity=0.5, group_score="mean")
+
+    # By the mean a head is no better than a neuron for having more rows: heads of the weak block leave before strong neurons.
+    assert by_mean[0][0] == 0.75
+    assert by_mean[1][1] <= by_sum[1][1]
