@@ -223,7 +223,8 @@ def _apart(a: Array, b: Array) -> float:
 
 def _warn(plan: Plan, emptied: Sequence[str]) -> None:
     for axis in emptied:
-        warnings.warn(f"everything along {axis} was masked; one index is kept", UserWarning, stacklevel=4)
+        one = "block" if axis.endswith(")") else "index"
+        warnings.warn(f"everything along {axis} was masked; one {one} is kept", UserWarning, stacklevel=4)
     if not plan.groups:
         reasons = "; ".join(f"{kept.count} of {kept.where}: {kept.reason}" for kept in plan.kept)
         why = reasons or "no output channel, and no input channel of a layer, is masked as a whole"

@@ -134,8 +134,13 @@ def _stay_unless_safe(state: _State, summed: list[Contraction]) -> None:
 
 def _along(factor: Factor, vector: Array) -> Array:
     """Reduce a boolean vector over an axis to one value per label of a factor: True where all of its indices are."""
+    return np.asarray(_cut(factor, vector).all(axis=(0, 2)))
+
+
+def _cut(factor: Factor, vector: Array) -> Array:
+    """Return the part of a vector over an axis that a factor reads, as a view (outer, size, inner)."""
     block = vector[factor.start : factor.start + factor.outer * factor.size * factor.inner]
-    return np.asarray(block.reshape(factor.outer, factor.size, factor.inner).all(axis=(0, 2)))
+    return block.reshape(factor.outer, factor.size, factor.inner)
 
 
 def _keep_one(state: _State) -> tuple[str, ...]:
@@ -145,7 +150,8 @@ def _keep_one(state: _State) -> tuple[str, ...]:
         classes = state.labels.classes(factor)
         if (state.stays[classes] < 0).all():
             _stay(state, classes[:1], "it is the last one")
-            emptied.append(f"{tensor.name} axis {axis}")
+            of = f" ({factor.size} blocks of {factor.inner})" if factor.inner > 1 else ""
+            emptied.append(f"{tensor.name} axis {axis}{of}")
     return tuple(emptied)
 
 
@@ -284,3 +290,21 @@ def _kept(state: _State, masks: Mapping[str, Array]) -> Iterator[Kept]:
         reasons = state.stays[state.labels.classes(factor)][masked]
         for number, count in zip(*np.unique(reasons[reasons >= 0], return_counts=True), strict=True):
             yield Kept(f"{tensor.name} axis {axis}", int(count), state.why[number])
+    for tensor in dict.fromkeys(tensor for tensor, _, _ in state.bindings if tensor.name in masks and len(tensor.shape) > 1):
+        yield from _parts_of_blocks(state, tensor)
+
+
+def _parts_of_blocks(state: _State, tensor: Tensor) -> Iterator[Kept]:
+    """Yield the masked output channels that stay because the rest of their block, as of a head that others share, is not masked."""
+    alive = state.values.alive(tensor)
+    assert alive is not None
+    masked = ~alive.any(axis=1)
+    factors = state.labels.of(state.labels.axes[tensor][0])
+    alone = masked.copy()
+    for factor in factors:
+        _cut(factor, alone)[:, _along(factor, masked)] = False
+    for factor in factors:
+        count = int(_cut(factor, alone).sum())
+        if count and factor.inner > 1 and factor.outer == 1:
+            reason = f"it is a part of one of {factor.size} blocks of {factor.inner}, which leave whole"
+            yield Kept(f"{tensor.name} axis 0", count, reason)

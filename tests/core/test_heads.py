@@ -9,7 +9,7 @@ from nnc.graph.propagate import propagate
 from nnc.joint import joint_masks
 from nnc_pruning import L1NormPruner
 from nnc_schemas import parse_config_list
-from tests.core.graphs import Pencil, masked
+from tests.core.graphs import Pencil, masked, removed
 from tests.core.test_propagate import attention
 
 
@@ -56,3 +56,22 @@ def test_the_plan_speaks_of_heads():
 def test_heads_without_example_inputs_are_refused(framework):
     with pytest.raises(nnc.ConfigError, match=r"config_list\[0\]\.granularity: heads are found by running the model"):
         L1NormPruner(framework.build("lenet"), [{"op_types": ["Linear"], "granularity": "head", "sparsity": 0.3}])
+
+
+def test_masks_of_every_head_leave_one_and_say_so():
+    p = attention(heads=3, width=4)
+
+    found = propagate(p.graph, masked(p, "q", *range(12)) | masked(p, "k", *range(12)) | masked(p, "v", *range(12)))
+
+    assert removed(found.plan, "q.weight", 0) == list(range(4, 12))
+    assert found.emptied == ("q.weight axis 0 (3 blocks of 4)",)
+
+
+def test_a_part_of_a_head_stays_with_the_reason():
+    p = attention(heads=3, width=4)
+
+    plan = propagate(p.graph, masked(p, "q", 4, 5)).plan
+
+    assert [(kept.where, kept.count, kept.reason) for kept in plan.kept] == [
+        ("q.weight axis 0", 2, "it is a part of one of 3 blocks of 4, which leave whole")
+    ]
