@@ -298,7 +298,7 @@ def _parts_of_blocks(state: _State, tensor: Tensor) -> Iterator[Kept]:
     """Yield the masked output channels that stay because the rest of their block, as of a head that others share, is not masked."""
     alive = state.values.alive(tensor)
     assert alive is not None
-    masked = ~alive.any(axis=1)
+    masked = np.asarray(~alive.any(axis=1))
     factors = state.labels.of(state.labels.axes[tensor][0])
     alone = masked.copy()
     for factor in factors:

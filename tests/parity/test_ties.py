@@ -54,7 +54,7 @@ def test_elements_are_tied_only_where_shapes_agree(framework):
     model = framework.build("residual")
     entry = {"op_names": ["stem", "project"], "sparsity": 0.5, "dependency_group_id": 1}
 
-    with pytest.raises(nnc.ConfigError, match="stem .* project .* lose the same elements only where their shapes agree"):
+    with pytest.raises(nnc.ConfigError, match=r"stem .* project .* lose the same elements only where their shapes agree"):
         LevelPruner(model, [entry]).propose()
 
 
