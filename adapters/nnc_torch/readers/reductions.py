@@ -83,7 +83,7 @@ READERS = {
     **dict.fromkeys((aten.var, aten.std), reduce("variance")),
     **{getattr(aten, name): reduce("extreme") for name in _EXTREMES.split()},
     **{getattr(aten, name): reduce("other") for name in _OTHERS.split()},
-    **dict.fromkeys((aten._softmax, aten._log_softmax, aten.logcumsumexp), along),
+    **dict.fromkeys((aten._softmax, aten._safe_softmax, aten._log_softmax, aten.logcumsumexp), along),
     **dict.fromkeys((aten.cumsum, aten.cumprod, aten.sort), along_with_zeros),
     aten.roll: roll,
 }
