@@ -2,6 +2,9 @@
 
 The parameter stays the same object. When the last of the chain leaves, the module has its class back, and its parameters in the
 order that they had: an optimizer's state_dict counts them.
+
+torch gives a parametrized module a class of its own, with a property for each parameter, and a copied module shares it. So a module
+gets a fresh one before a property comes or goes: else a change to the copy would break the original.
 """
 
 from __future__ import annotations
@@ -14,14 +17,16 @@ from nnc_torch.layers import parametrizations
 
 def attach(module: nn.Module, parameter: str, item: nn.Module, *, first: bool = False) -> None:
     """Put one parametrization behind those that a parameter has, or before them."""
-    chain = parametrizations(module).get(parameter)
-    if chain is not None and first:
-        chain.insert(0, item.train(module.training))
+    chains = parametrizations(module)
+    if parameter in chains and first:
+        chains[parameter].insert(0, item.train(module.training))
         return
+    if chains and parameter not in chains:
+        _renew_class(module)
     order = tuple(module._parameters)
     # unsafe: torch's own check would compute the whole chain once more.
     parametrize.register_parametrization(module, parameter, item, unsafe=True)
-    if not hasattr(module.parametrizations, "_nnc_order"):
+    if not chains:
         module.parametrizations._nnc_order = order
 
 
@@ -32,7 +37,14 @@ def detach(module: nn.Module, parameter: str, item: nn.Module) -> None:
         del chain[next(index for index, other in enumerate(chain) if other is item)]
         return
     order = module.parametrizations._nnc_order
+    _renew_class(module)
     parametrize.remove_parametrizations(module, parameter, leave_parametrized=False)
     ordered = {name: module._parameters[name] for name in order if name in module._parameters}
     module._parameters.clear()
     module._parameters.update(ordered)
+
+
+def _renew_class(module: nn.Module) -> None:
+    cls = type(module)
+    own = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(cls.__name__, cls.__bases__, own)

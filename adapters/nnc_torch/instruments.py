@@ -74,7 +74,8 @@ def instruments(model: nn.Module) -> Instruments:
 
 def keep(model: nn.Module, instruments: Instruments) -> None:
     """Note on a model what it has now, or take the note away where that is nothing."""
-    if instruments.views or instruments.objectives or instruments.learning or instruments.teacher:
+    has = instruments
+    if has.views or has.objectives or has.learning or has.companion or has.guard:
         vars(model)[ATTRIBUTE] = instruments
     else:
         vars(model).pop(ATTRIBUTE, None)

@@ -37,11 +37,14 @@ class Cell:
     def move(self, device: torch.device) -> None:
         if self.tensor.device == device:
             return
-        if isinstance(self.tensor, nn.Parameter):  # the same object, as its optimizer needs it
-            self.tensor.data = self.tensor.data.to(device)
+        moved = self.tensor.detach().to(device)
+        if not isinstance(self.tensor, nn.Parameter):
+            self.tensor = moved
+        elif device.type == "meta":
+            self.tensor = nn.Parameter(moved)
+        else:  # the same object, as its optimizer needs it
+            self.tensor.data = moved
             self.tensor.grad = None if self.tensor.grad is None else self.tensor.grad.to(device)
-        else:
-            self.tensor = self.tensor.to(device)
 
 
 class Variables:

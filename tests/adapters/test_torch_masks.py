@@ -107,3 +107,16 @@ def test_a_masked_model_can_be_copied():
     TorchAdapter(model).set_masks(row_masks())
 
     assert torch.count_nonzero(copy.deepcopy(model)[0].weight[0]) == 0
+
+
+def test_unmasking_a_copy_leaves_the_original_masked():
+    model = network()
+    adapter = TorchAdapter(model)
+    adapter.set_masks(row_masks())
+
+    twin = copy.deepcopy(model)
+    TorchAdapter(twin).set_masks({})
+
+    assert type(twin[0]) is nn.Linear
+    assert torch.count_nonzero(model[0].weight[0]) == 0
+    assert np.array_equal(adapter.masks()["0"]["weight"], row_masks()["0"]["weight"])
