@@ -46,9 +46,9 @@ def scalar(value: Any) -> Any:
     if value is None:
         raise TrainingError("loss: the outputs carry none, and the model is compiled with none; give one: nnc.Trainer(loss=...).")
     tensor = tf.convert_to_tensor(value)
-    if tensor.shape.rank != 0:
+    if tensor.shape.num_elements() != 1:
         raise TrainingError(f"loss: its shape is {tuple(tensor.shape)}; a scalar is needed, tf.reduce_mean(loss) say.")
-    return tf.cast(tensor, tf.float32)
+    return tf.cast(tf.reshape(tensor, ()), tf.float32)
 
 
 def _mean(loss: Callable[..., Any], targets: Any, outputs: Any) -> Any:

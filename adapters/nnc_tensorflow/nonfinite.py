@@ -2,57 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from nnc.views import Site
-from nnc_tensorflow.names import named_layers
-from nnc_tensorflow.taps import Record, tapped
+from nnc_tensorflow.names import TAPS, named_layers
+from nnc_tensorflow.parts import parts_of, replaced
+from nnc_tensorflow.swap import held_by, hold
 from nnc_tensorflow.views import in_training
-
-
-class _Order(Record):
-    """A record of outputs in the order in which they came."""
-
-    def __init__(self, tape: tf.GradientTape) -> None:
-        super().__init__(tape)
-        self.came: list[tuple[str, Any]] = []
-
-    def note(self, site: Site, tensor: Any) -> Any:
-        if not tensor.dtype.is_floating:
-            return tensor
-        tensor = super().note(site, tensor)
-        self.came.append((site.layer, tensor))
-        return tensor
 
 
 def blame(model: keras.Layer, loss: Callable[[], Any]) -> str:
     """Run `loss` once more, eagerly, and return a sentence that names the layer."""
-    layers = {name: layer for name, layer in named_layers(model).items() if not isinstance(layer, keras.layers.InputLayer)}
-    with tf.GradientTape(persistent=True) as tape:
-        record = _Order(tape)
-        with tapped(layers, [Site(name) for name in layers], record), in_training():
-            value = loss()
-    for name, tensor in record.came:
-        if not _finite(tensor):
-            return f"the output of {_named(name)} was the first that is not finite."
     variables = model.trainable_variables
-    for name, tensor in reversed(record.came):
-        gradient = tape.gradient(value, tensor)
-        if gradient is not None and not _finite(gradient):
-            return f"the gradient at the output of {_named(name)} was the first that is not finite."
+    for variable in variables:
+        if not _finite(variable.value):
+            return f"{variable.path} was not finite before the step."
+    came: list[tuple[str, Any]] = []
+    with tf.GradientTape(persistent=True) as tape, _watched(model, came, tape), in_training():
+        value = loss()
+    for name, tensor in came:
+        if not _finite(tensor):
+            return f"the output of {name} was the first that is not finite."
+    for name, tensor in reversed(came):
+        if not _finite(tape.gradient(value, tensor)):
+            return f"the gradient at the output of {name} was the first that is not finite."
     for variable, gradient in zip(variables, tape.gradient(value, variables), strict=True):
-        if gradient is not None and not _finite(gradient):
+        if not _finite(gradient):
             return f"the gradient of {variable.path} was the first that is not finite."
     return "every layer's output is finite, so the loss itself is not."
 
 
+@dataclass(frozen=True)
+class _Watch:
+    """A tap that notes all that a layer gives, in the order of the forward pass."""
+
+    name: str
+    came: list[tuple[str, Any]]
+    tape: tf.GradientTape
+    before: Any = field(default=None)
+
+    def passed(self, value: Any) -> Any:
+        value = value if self.before is None else self.before.passed(value)
+        for path, tensor in parts_of(value):
+            if tensor.dtype.is_floating:
+                noted = tf.identity(tensor)
+                self.tape.watch(noted)
+                self.came.append((self.name, noted))
+                value = replaced(value, path, noted)
+        return value
+
+
+@contextmanager
+def _watched(model: keras.Layer, came: list[tuple[str, Any]], tape: tf.GradientTape) -> Iterator[None]:
+    layers = named_layers(model)
+    before = [(layer, held_by(layer)) for layer in layers.values()]
+    try:
+        for name, layer in layers.items():
+            taps = layer.__dict__.get(TAPS, {})
+            watch = _Watch(f"layer {name!r}" if name else "the model", came, tape, taps.get("output"))
+            hold(layer, {**held_by(layer), TAPS: {**taps, "output": watch}})
+        yield
+    finally:
+        for layer, held in before:
+            hold(layer, held)
+
+
 def _finite(tensor: Any) -> bool:
-    return bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(tensor))))
-
-
-def _named(name: str) -> str:
-    return f"layer {name!r}" if name else "the model"
+    return tensor is None or bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(tensor))))

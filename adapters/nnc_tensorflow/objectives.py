@@ -27,6 +27,7 @@ from nnc.errors import ConfigError, TrainingError, nearest
 from nnc.objective import Objective
 from nnc.views import Learning, Site
 from nnc_tensorflow import ops
+from nnc_tensorflow.compiling import compiling
 from nnc_tensorflow.inputs import calling
 from nnc_tensorflow.learning import Learners
 from nnc_tensorflow.names import TRAINING, named_layers
@@ -124,7 +125,8 @@ class Training:
 
         def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
             self.__dict__[TRAINING].begin(args, kwargs)
-            return cls.__call__(self, *args, **kwargs)
+            with compiling(self):
+                return cls.__call__(self, *args, **kwargs)
 
         return {
             "__call__": __call__,
@@ -159,7 +161,8 @@ def _compute_loss(self: Any, own: Any, *args: Any, **kwargs: Any) -> Any:
     given = inspect.signature(own).bind(*args, **kwargs).arguments
     if not given.get("training", True) or not training.objectives:
         return own(*args, **kwargs)
-    return training.total(self, task_loss(self, own, *args, **kwargs))
+    with compiling(self):
+        return training.total(self, task_loss(self, own, *args, **kwargs))
 
 
 def task_loss(model: Any, compute_loss: Any, *args: Any, **kwargs: Any) -> Any:

@@ -7,14 +7,19 @@ An algorithm is handed this module as `layer.ops`. Arithmetic and comparison ope
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from nnc_tensorflow.compiling import needs_xla
+
 Axis = int | Sequence[int] | None
 Bool = bool  # the standard calls its boolean type `bool`, as Python does
 
+e, pi, inf, nan, newaxis = math.e, math.pi, math.inf, math.nan, None
+float16, bfloat16 = tf.float16, tf.bfloat16
 float32, float64, int32, int64, bool = tf.float32, tf.float64, tf.int32, tf.int64, tf.bool
 
 abs = tf.abs
@@ -26,7 +31,27 @@ sign = tf.sign
 maximum = tf.maximum
 minimum = tf.minimum
 matmul = tf.matmul
-where = tf.where
+add = tf.add
+subtract = tf.subtract
+multiply = tf.multiply
+divide = tf.divide
+floor_divide = tf.math.floordiv
+remainder = tf.math.floormod
+negative = tf.negative
+reciprocal = tf.math.reciprocal
+expm1 = tf.math.expm1
+sin = tf.sin
+cos = tf.cos
+isnan = tf.math.is_nan
+isinf = tf.math.is_inf
+logical_xor = tf.math.logical_xor
+logaddexp = tf.experimental.numpy.logaddexp
+log2 = tf.experimental.numpy.log2
+eye = tf.eye
+tile = tf.tile
+tensordot = tf.tensordot
+linspace = tf.linspace
+relu = tf.nn.relu
 sigmoid = tf.sigmoid
 tanh = tf.tanh
 erf = tf.math.erf
@@ -66,12 +91,28 @@ def with_gradient(forward: Callable[..., Any], backward: Callable[..., Any], *te
     return tf.custom_gradient(work)(*(tf.convert_to_tensor(tensor) for tensor in tensors))
 
 
+def shape(x: Any) -> tuple[Any, ...]:
+    """Return the sizes of a tensor; one that a compiled function does not know is a tensor."""
+    dynamic = tf.shape(x)
+    return tuple(dynamic[axis] if size is None else size for axis, size in enumerate(x.shape))
+
+
 def softmax(x: Any, axis: int = -1) -> Any:
-    return tf.nn.softmax(x, axis)
+    return tf.cast(tf.nn.softmax(_wide(x), axis), x.dtype)
 
 
 def log_softmax(x: Any, axis: int = -1) -> Any:
-    return tf.nn.log_softmax(x, axis)
+    return tf.cast(tf.nn.log_softmax(_wide(x), axis), x.dtype)
+
+
+def _wide(x: Any) -> Any:
+    return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """A Python number takes the type of the other."""
+    like = next((each.dtype for each in (x, y) if tf.is_tensor(each)), None)
+    return tf.where(condition, *(each if like is None or tf.is_tensor(each) else tf.cast(each, like) for each in (x, y)))
 
 
 def clip(x: Any, min: Any = None, max: Any = None) -> Any:
@@ -84,16 +125,11 @@ def cumulative_sum(x: Any, *, axis: int = 0) -> Any:
 
 
 def kth_smallest(x: Any, k: Any) -> Any:
-    """Return the k-th smallest number of the whole tensor, a scalar; `k` counts from 1 and may be a scalar tensor."""
-    flat = tf.reshape(x, (-1,))
-    size = tf.size(flat)
-    below = tf.cast(k, tf.int32)
-    # top_k selects without sorting the rest, so it is asked from the nearer end.
-    return tf.cond(
-        below * 2 <= size,
-        lambda: -tf.math.top_k(-flat, below).values[-1],
-        lambda: tf.math.top_k(flat, size - below + 1).values[-1],
-    )
+    """Return the k-th smallest number, counted from 1, of all numbers in a tensor, as a scalar; no gradient flows through it."""
+    flat, place = tf.stop_gradient(tf.reshape(x, (-1,))), tf.cast(k, tf.int32) - 1
+    if needs_xla():
+        return tf.gather(tf.sort(flat), place)
+    return tf.raw_ops.NthElement(input=flat, n=place)  # selects: 7 times as fast as sorting 150,000 numbers; XLA has no such operation
 
 
 def asarray(value: Any, *, dtype: Any = None) -> Any:
@@ -118,6 +154,14 @@ def arange(start: Any, stop: Any = None, step: Any = 1, *, dtype: Any = None) ->
     return tf.range(0 if stop is None else start, start if stop is None else stop, step, dtype=dtype)
 
 
+def full(shape: Any, value: Any, *, dtype: Any = None) -> Any:
+    return tf.cast(tf.fill(shape, value), dtype or tf.convert_to_tensor(value).dtype)
+
+
+def full_like(x: Any, value: Any) -> Any:
+    return tf.fill(tf.shape(x), tf.cast(value, x.dtype))
+
+
 def reshape(x: Any, shape: Sequence[int]) -> Any:
     return tf.reshape(x, shape)
 
@@ -138,6 +182,38 @@ def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
     return tf.broadcast_to(x, shape)
 
 
+def squeeze(x: Any, axis: Axis) -> Any:
+    return tf.squeeze(x, axis)
+
+
+def moveaxis(x: Any, source: Axis, destination: Axis) -> Any:
+    return tf.experimental.numpy.moveaxis(x, source, destination)
+
+
+def flip(x: Any, *, axis: Axis = None) -> Any:
+    return tf.experimental.numpy.flip(x, axis)
+
+
+def roll(x: Any, shift: Any, *, axis: Axis = None) -> Any:
+    return tf.experimental.numpy.roll(x, shift, axis)
+
+
+def tril(x: Any, *, k: int = 0) -> Any:
+    return tf.experimental.numpy.tril(x, k)
+
+
+def triu(x: Any, *, k: int = 0) -> Any:
+    return tf.experimental.numpy.triu(x, k)
+
+
+def repeat(x: Any, repeats: Any, *, axis: int | None = None) -> Any:
+    return tf.repeat(x, repeats, axis)
+
+
+def unstack(x: Any, *, axis: int = 0) -> Any:
+    return tuple(tf.unstack(x, axis=axis))
+
+
 def concat(arrays: Sequence[Any], *, axis: int = 0) -> Any:
     return tf.concat(arrays, axis)
 
@@ -150,6 +226,14 @@ def take(x: Any, indices: Any, *, axis: int = 0) -> Any:
     return tf.gather(x, indices, axis=axis)
 
 
+def take_along_axis(x: Any, indices: Any, *, axis: int = -1) -> Any:
+    return tf.experimental.numpy.take_along_axis(x, indices, axis)
+
+
+def searchsorted(sorted_: Any, x: Any, *, side: str = "left") -> Any:
+    return tf.searchsorted(sorted_, x, side)
+
+
 def sum(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:
     return tf.reduce_sum(x, axis, keepdims)
 
@@ -160,6 +244,18 @@ def mean(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:
 
 def std(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:
     return tf.math.reduce_std(x, axis, keepdims)
+
+
+def var(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:
+    return tf.math.reduce_variance(x, axis, keepdims)
+
+
+def prod(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:
+    return tf.reduce_prod(x, axis, keepdims)
+
+
+def count_nonzero(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:
+    return tf.math.count_nonzero(x, axis, keepdims)
 
 
 def max(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:
@@ -176,6 +272,14 @@ def any(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:
 
 def all(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:
     return tf.reduce_all(x, axis, keepdims)
+
+
+def argmax(x: Any, *, axis: int | None = None) -> Any:
+    return tf.argmax(tf.reshape(x, (-1,)) if axis is None else x, axis or 0)
+
+
+def argmin(x: Any, *, axis: int | None = None) -> Any:
+    return tf.argmin(tf.reshape(x, (-1,)) if axis is None else x, axis or 0)
 
 
 def argsort(x: Any, *, axis: int = -1, descending: Bool = False) -> Any:

@@ -1,11 +1,13 @@
-"""The tensors in what passes a layer, a structure of any shape: counted, or named by their keys.
+"""One tensor among those that a layer takes or gives, by number or by name.
 
-Of {"logits": a, "hidden": (b, c)}, "", "0" and "logits" are a, "1" and "hidden.0" are b, "2" and "hidden.1" are c.
+Of {"loss": l, "logits": a, "hidden": (b, c)}: "" is a, the first that is not the loss; "1" and "logits" are a as well, "hidden.1",
+"hidden[1]" and "3" are c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -21,34 +23,47 @@ def parts_of(value: Any) -> list[tuple[Path, Any]]:
 
 
 def _parts(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _parts(item, (*path, key))
-    elif isinstance(value, (list, tuple)):
-        for number, item in enumerate(value):
-            yield from _parts(item, (*path, number))
-    elif tf.is_tensor(value):
+    if tf.is_tensor(value):
         yield path, value
+    for step, item in _items(value):
+        yield from _parts(item, (*path, step))
 
 
-def part_of(parts: Sequence[tuple[Path, Any]], key: str, place: str) -> tuple[Path, Any]:
-    """Return the part that `key` counts or names. Raises `ConfigError` where there is none."""
-    names = {".".join(map(str, path)): number for number, (path, _) in enumerate(parts)}
-    last = {str(path[-1]): number for number, (path, _) in enumerate(parts) if path and not isinstance(path[-1], int)}
-    known = {**{str(number): number for number in range(len(parts))}, **last, **names}
-    number = 0 if key == "" else known.get(key)
-    if number is None or number >= len(parts):
-        listed = ", ".join(repr(name) for name in (*last, *map(str, range(len(parts)))))
-        raise ConfigError(f"{place}: no tensor {key!r} passes there{nearest(key, known)}; known: {listed or 'none'}.")
-    return parts[number]
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, (list, tuple)):
+        return list(zip(getattr(value, "_fields", range(len(value))), value, strict=True))
+    return []
+
+
+def part_of(value: Any, key: str, place: str) -> tuple[Path, Any]:
+    """Return the part of `value` that `key` counts or names, with its path. Raises `ConfigError` where there is none."""
+    parts = parts_of(value)
+    if not key:
+        parts = [part for part in parts if part[0][:1] != ("loss",)] or parts
+    if not key or key.isdigit():
+        found = parts[int(key or 0) :][:1]
+    else:
+        written = re.sub(r"\[(\d+)\]", r".\1", key)
+        # Among a call's arguments a key of the first, a dict, is a name as well.
+        found = [part for part in parts if written in (_written(part[0]), _written(part[0][1:]))][:1]
+    if not found:
+        known = [_written(path) for path, _ in parts]
+        raise ConfigError(f"{place}: no such tensor passes there; there are {', '.join(known) or 'none'}{nearest(key, known)}.")
+    return found[0]
+
+
+def _written(path: Path) -> str:
+    return ".".join(map(str, path))
 
 
 def replaced(value: Any, path: Path, new: Any) -> Any:
     """Return a copy of the structure with the tensor at `path` replaced."""
     if not path:
         return new
-    key, *rest = path
+    step, *rest = path
+    items = [(each, replaced(item, tuple(rest), new) if each == step else item) for each, item in _items(value)]
     if isinstance(value, Mapping):
-        return type(value)({**value, key: replaced(value[key], tuple(rest), new)})
-    items = [replaced(item, tuple(rest), new) if number == key else item for number, item in enumerate(value)]
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return type(value)(items)
+    return type(value)(*(item for _, item in items)) if hasattr(value, "_fields") else type(value)(item for _, item in items)

@@ -68,7 +68,7 @@ def write(layers: Mapping[str, keras.Layer], numbers: Mapping[Site, Array]) -> d
     for site, array in numbers.items():
         if np.shape(array) != slots[site].shape:
             raise ConfigError(f"numbers[{str(site)!r}]: the shape is {np.shape(array)}, the parameter's {slots[site].shape}.")
-    before = {site: np.array(slot.layout.canonical(tf.convert_to_tensor(slot.variable.value))) for site, slot in slots.items()}
+    before = {site: slot.layout.canonical(tf.identity(slot.variable.value)).numpy() for site, slot in slots.items()}
     for site, slot in slots.items():
         slot.variable.assign(slot.layout.native(np.asarray(numbers[site], slot.variable.dtype), tuple(slot.variable.shape)))
     return before

@@ -16,7 +16,7 @@ import tensorflow as tf
 from nnc.errors import ConfigError
 from nnc.views import Site
 from nnc_tensorflow.names import TAPS
-from nnc_tensorflow.parts import part_of, parts_of, replaced
+from nnc_tensorflow.parts import part_of, replaced
 from nnc_tensorflow.swap import held_by, hold
 from nnc_tensorflow.views import layer_at, slot_at, through_arguments
 
@@ -58,7 +58,7 @@ class Tap:
     def passed(self, value: Any) -> Any:
         """Note parts of what passes, a tensor or any structure of them."""
         for part, site, record in self.readers:
-            path, tensor = part_of(parts_of(value), part, str(site))
+            path, tensor = part_of(value, part, str(site))
             noted = record.note(site, tensor)
             value = value if noted is tensor else replaced(value, path, noted)
         return value

@@ -84,7 +84,7 @@ class KerasStep:
         return f"{what}; {found} No weight was changed by this step. Lower the learning rate, or look at what that layer is given."
 
     def state(self) -> dict[str, Array]:
-        return {str(number): np.array(variable.value) for number, variable in enumerate(self._variables())}
+        return {str(number): variable.numpy().copy() for number, variable in enumerate(self._variables())}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         variables = self._variables()

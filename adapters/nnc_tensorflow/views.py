@@ -26,7 +26,7 @@ from nnc.views import Site, Variable, View, Views
 from nnc_tensorflow import ops
 from nnc_tensorflow.layers import KerasLayer, Slot
 from nnc_tensorflow.names import VIEWS
-from nnc_tensorflow.parts import part_of, parts_of, replaced
+from nnc_tensorflow.parts import part_of, replaced
 from nnc_tensorflow.swap import PASSING, held_by, hold
 
 _now = threading.local()
@@ -47,7 +47,7 @@ class KerasState:
 
     def numbers(self) -> dict[str, Array]:
         """Return the variables' numbers."""
-        return {name: np.array(variable.value) for name, variable in self.variables.items()}
+        return {name: variable.numpy().copy() for name, variable in self.variables.items()}
 
     def trained(self) -> dict[str, Any]:
         """Return the trained variables by name."""
@@ -111,7 +111,7 @@ class SeenPassing:
     def passed(self, value: Any) -> Any:
         """Return `value`, a tensor or any structure of them, with what is seen in place of its parts."""
         for key, seen in self.parts.items():
-            path, tensor = part_of(parts_of(value), key, str(seen.site))
+            path, tensor = part_of(value, key, str(seen.site))
             value = replaced(value, path, seen(tensor))
         return value
 

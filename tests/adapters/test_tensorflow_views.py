@@ -1,0 +1,510 @@
+"""Views that a Keras model is seen through, and what taps show of it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from nnc.errors import ConfigError
+from nnc.views import Site
+from nnc_tensorflow import ops
+from nnc_tensorflow.adapter import TensorFlowAdapter
+from nnc_tensorflow.examples import randomise
+from tests.adapters.tensorflow_nets import HardCoded, Residual, built, channel_masks, images
+from tests.adapters.tensorflow_views import OUTPUT, Counted, Plus, Rounded, Scaled, Untold, small
+
+A = Site("a", "weight")
+
+
+@pytest.fixture(name="model")
+def give_model():
+    return small()
+
+
+@pytest.fixture(name="adapter")
+def give_adapter(model):
+    return TensorFlowAdapter(model)
+
+
+def kernel(layer):
+    return np.asarray(layer._kernel.value)
+
+
+def test_a_weight_is_read_as_the_view_of_what_the_mask_leaves(model, adapter):
+    stored = kernel(model.layers[0])
+    adapter.set_masks(channel_masks(adapter, {"a": (1,)}))
+
+    adapter.set_views({A: (Plus(0.5),)})
+
+    seen = np.asarray(model.layers[0].kernel)
+    np.testing.assert_array_equal(seen[:, 1], np.full(6, 0.5, "float32"))
+    np.testing.assert_array_equal(seen[:, 0], stored[:, 0] + np.float32(0.5))
+    np.testing.assert_array_equal(kernel(model.layers[0]), stored)
+
+
+def test_views_are_applied_in_the_order_in_which_they_are_given(model, adapter):
+    adapter.set_views({A: (Plus(1.0), Scaled(2.0))})
+
+    np.testing.assert_allclose(np.asarray(model.layers[0].kernel), (kernel(model.layers[0]) + 1) * 2, rtol=1e-6)
+
+
+def test_a_view_sees_the_canonical_orientation(model, adapter):
+    shapes = {}
+
+    class Shape(Plus):
+        def __call__(self, x, state, ops, training):
+            shapes[self.name] = tuple(x.shape)
+            return x
+
+    x = images(1, 12, 12, 3)
+    residual = built(Residual(), x)
+    sites = {"block.depthwise": (8, 1, 3, 3), "stem": (8, 3, 3, 3), "block.norms.inner": (8,), "head": (5, 16)}
+    TensorFlowAdapter(residual).set_views({Site(name, "weight"): (Shape(0, name),) for name in sites})
+
+    residual(x)
+
+    assert shapes == sites
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.Dense(4), (6,)),
+        (layers.Conv1D(4, 3), (9, 2)),
+        (layers.Conv2D(4, 3, groups=2), (8, 8, 2)),
+        (layers.Conv2DTranspose(4, 3), (8, 8, 2)),
+        (layers.DepthwiseConv2D(3, depth_multiplier=2), (8, 8, 2)),
+        (layers.SeparableConv2D(4, 3), (8, 8, 2)),
+        (layers.EinsumDense("abc,cde->abde", output_shape=(None, 2, 3), bias_axes="de"), (4, 6)),
+        (layers.BatchNormalization(), (6,)),
+        (layers.LayerNormalization(), (6,)),
+        (layers.LSTM(3), (4, 6)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_parameter_of_a_layer_is_seen_through_its_view(layer, shape):
+    model = keras.Sequential([keras.Input(shape), layer])
+    randomise(model)
+    adapter, x = TensorFlowAdapter(model), images(2, *shape)
+    sites = [Site(each.name, name) for each in adapter.layers() for name in each.parameters if not name.startswith("running")]
+    doubled = keras.models.clone_model(model)
+    doubled.set_weights(
+        [v * (1 if v.shape == () or "moving" in w.name else 2) for v, w in zip(model.get_weights(), model.weights, strict=True)]
+    )
+
+    adapter.set_views({site: (Scaled(2.0),) for site in sites})
+
+    np.testing.assert_allclose(np.asarray(model(x)), np.asarray(doubled(x)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.predict(x, verbose=0), np.asarray(doubled(x)), rtol=1e-4, atol=1e-5)
+
+
+def test_an_embedding_is_seen_through_its_view():
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), layers.Embedding(5, 2, name="words")])
+    TensorFlowAdapter(model).set_views({Site("words", "weight"): (Plus(1.0),)})
+
+    seen = np.asarray(model(np.array([[0, 4, 2]])))
+
+    np.testing.assert_allclose(seen[0], model.layers[0].get_weights()[0][[0, 4, 2]] + 1)
+
+
+def test_attention_is_seen_through_the_views_of_its_projections():
+    given = keras.Input((4, 6))
+    model = keras.Model(given, layers.MultiHeadAttention(2, 3, name="attend")(given, given))
+    randomise(model)
+    x, adapter = images(2, 4, 6), TensorFlowAdapter(model)
+    value = next(layer.name for layer in adapter.layers() if layer.name.endswith("value_dense"))
+    before = np.asarray(model(x)) - np.asarray(model.layers[-1]._output_dense.bias)
+    model.layers[-1]._value_dense.bias.assign(np.zeros((2, 3)))
+    before = np.asarray(model(x)) - np.asarray(model.layers[-1]._output_dense.bias)
+
+    adapter.set_views({Site(value, "weight"): (Scaled(3.0),)})
+
+    np.testing.assert_allclose(np.asarray(model(x)) - np.asarray(model.layers[-1]._output_dense.bias), before * 3, rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_and_inputs_are_seen_through_their_views(model, adapter):
+    x = images(4, 6)
+    weights = model.get_weights()
+    adapter.set_views({Site("a", "output"): (Scaled(2.0),), Site("b", "input"): (Plus(1.0),), OUTPUT: (Scaled(10.0),)})
+
+    hidden = np.maximum(x @ weights[0] + weights[1], 0) * 2 + 1
+    expected = (hidden @ weights[2] + weights[3]) * 10
+
+    np.testing.assert_allclose(np.asarray(model(x)), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_named_part_of_an_output_is_seen_through_its_view():
+    given = keras.Input((2,))
+    model = keras.Model(given, {"logits": layers.Dense(2, name="d")(given), "given": given})
+    TensorFlowAdapter(model).set_views({Site("", "output:given"): (Plus(5.0),)})
+    x = images(1, 2)
+
+    np.testing.assert_allclose(np.asarray(model(x)["given"]), x + 5)
+
+
+def test_a_view_keeps_the_mask_that_keras_passes_along():
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), layers.Embedding(5, 4, mask_zero=True, name="words"), layers.LSTM(2)])
+    randomise(model)
+    x = np.array([[1, 2, 0]])
+    before = np.asarray(model(x))
+
+    TensorFlowAdapter(model).set_views({Site("words", "output"): (Scaled(1.0),)})
+
+    np.testing.assert_array_equal(np.asarray(model(x)), before)
+
+
+def test_taking_views_away_gives_class_attributes_and_numbers_back(model, adapter):
+    before = [(type(layer), set(layer.__dict__)) for layer in model._flatten_layers()]
+    x = images(2, 6)
+    expected = np.asarray(model(x))
+    adapter.set_views({A: (Plus(1.0),), Site("b", "output"): (Counted(),), OUTPUT: (Scaled(),)})
+
+    adapter.set_views({})
+
+    assert [(type(layer), set(layer.__dict__)) for layer in model._flatten_layers()] == before
+    np.testing.assert_array_equal(np.asarray(model(x)), expected)
+
+
+def test_views_survive_new_masks_and_masks_survive_new_views(model, adapter):
+    masks = channel_masks(adapter, {"a": (1,)})
+    adapter.set_views({A: (Plus(1.0),)})
+    adapter.set_masks(masks)
+    adapter.set_views({A: (Plus(2.0),)})
+
+    assert (np.asarray(model.layers[0].kernel)[:, 1] == 2).all()
+
+    adapter.set_masks({})
+    np.testing.assert_allclose(np.asarray(model.layers[0].kernel), kernel(model.layers[0]) + 2)
+    assert set(adapter.views()) == {A}
+
+
+def test_an_error_while_setting_views_leaves_the_model_as_it_was(model, adapter):
+    class Broken(Plus):
+        def variables(self):
+            raise ZeroDivisionError
+
+    adapter.set_views({A: (Scaled(3.0),)})
+
+    with pytest.raises(ZeroDivisionError):
+        adapter.set_views({A: (Plus(1.0),), Site("b", "weight"): (Broken(1.0),)})
+
+    np.testing.assert_allclose(np.asarray(model.layers[0].kernel), kernel(model.layers[0]) * 3)
+    assert type(model.layers[1]) is layers.Dense
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [(Site("aa", "weight"), "'aa' is no layer of the model; nearest: 'a'"), (Site("a", "wieght"), "nearest: 'weight'")],
+)
+def test_a_site_that_the_model_lacks_is_named_with_the_nearest(adapter, site, message):
+    with pytest.raises(ConfigError, match=message):
+        adapter.set_views({site: (Plus(1.0),)})
+
+
+def test_the_variables_of_a_view_that_stays_keep_their_numbers(adapter):
+    adapter.set_views({A: (Scaled(1.0),)})
+    adapter.set_numbers({("a.weight", "scaled"): {"s": np.float32(7)}})
+
+    adapter.set_views({A: (Plus(1.0), Scaled(1.0)), Site("b", "weight"): (Scaled(1.0),)})
+
+    assert float(adapter.numbers()[("a.weight", "scaled")]["s"]) == 7
+    assert float(adapter.numbers()[("b.weight", "scaled")]["s"]) == 1
+
+
+def test_variables_of_one_shared_name_are_one(adapter, model):
+    adapter.set_views({Site(name, "weight"): (Scaled(1.0, shared="both"),) for name in "ab"})
+
+    adapter.set_numbers({("a.weight", "scaled"): {"s": np.float32(2)}})
+
+    np.testing.assert_allclose(np.asarray(model.layers[1].kernel), kernel(model.layers[1]) * 2)
+
+
+def test_a_straight_through_gradient_reaches_the_stored_weight():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1, use_bias=False, name="a")])
+    model.set_weights([np.array([[0.4], [1.7]], "float32")])
+    TensorFlowAdapter(model).set_views({A: (Rounded(),)})
+
+    with tf.GradientTape() as tape:
+        y = model(np.array([[3.0, 5.0]], "float32"))
+    gradient = tape.gradient(y, model.trainable_variables[0].value)
+
+    assert float(y[0, 0]) == 3 * 0 + 5 * 2
+    assert gradient.numpy().ravel().tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("how", ["fit", "jit", "predict", "evaluate", "training=True", "training=False"])
+def test_a_view_knows_whether_the_model_trains(model, adapter, how):
+    adapter.set_views({A: (Counted(),), Site("b", "output"): (Counted(),)})
+    x, y = images(4, 6), images(4, 3)
+    model.compile("sgd", "mse", jit_compile=how == "jit")
+    run = {
+        "fit": lambda: model.fit(x, y, batch_size=2, verbose=0),
+        "jit": lambda: model.fit(x, y, batch_size=2, verbose=0),
+        "predict": lambda: model.predict(x, verbose=0),
+        "evaluate": lambda: model.evaluate(x, y, verbose=0),
+        "training=True": lambda: [model(x, training=True) for _ in range(2)],
+        "training=False": lambda: model(x, training=False),
+    }
+
+    run[how]()
+
+    expected = 2 if how in ("fit", "jit", "training=True") else 0
+    assert [float(numbers["passes"]) for numbers in adapter.numbers().values()] == [expected] * 2
+
+
+def test_training_may_be_a_tensor_in_a_compiled_loop(model, adapter):
+    adapter.set_views({A: (Counted(),), Site("b", "output"): (Counted(),)})
+
+    @tf.function
+    def run(x, training):
+        for _ in tf.range(3):
+            model(x, training=training)
+
+    run(images(1, 6), tf.constant(True))
+    run(images(1, 6), tf.constant(False))
+
+    assert [float(numbers["passes"]) for numbers in adapter.numbers().values()] == [3, 3]
+
+
+def test_fit_trains_views_in_a_model_whose_call_takes_no_training():
+    x = images(4, 6)
+    model = built(Untold(), x)
+    adapter = TensorFlowAdapter(model)
+    adapter.set_views({Site("a", "output"): (Counted(),)})
+    model.compile("sgd", "mse")
+
+    model.fit(x, images(4, 3), batch_size=4, epochs=3, verbose=0)
+    model.evaluate(x, images(4, 3), verbose=0)
+
+    assert float(adapter.numbers()[("a.output", "counted")]["passes"]) == 3
+
+
+def test_numbers_that_are_set_are_seen_without_compiling_again(model, adapter):
+    x = images(4, 6)
+    adapter.set_views({OUTPUT: (Scaled(1.0),)})
+    before = model.predict(x, verbose=0)
+    compiled = model.predict_function
+
+    adapter.set_numbers({(str(OUTPUT), "scaled"): {"s": np.float32(2)}})
+
+    np.testing.assert_allclose(model.predict(x, verbose=0), before * 2, rtol=1e-6)
+    assert model.predict_function is compiled
+
+
+def test_masks_of_the_same_layers_are_seen_without_compiling_again(model, adapter):
+    x = images(4, 6)
+    adapter.set_masks(channel_masks(adapter, {"a": (1, 4)}))
+    model.predict(x, verbose=0)
+    compiled = model.predict_function
+
+    adapter.set_masks(channel_masks(adapter, {"a": (2,)}))
+
+    assert model.predict_function is compiled
+    np.testing.assert_allclose(model.predict(x, verbose=0), np.asarray(model(x)), rtol=1e-5, atol=1e-6)
+
+
+def test_masks_may_change_in_the_middle_of_fit(model, adapter):
+    class Mask(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            adapter.set_masks(channel_masks(adapter, {"a": (epoch,)}))
+
+    model.compile("sgd", "mse")
+
+    model.fit(images(4, 6), images(4, 3), epochs=3, verbose=0, callbacks=[Mask()])
+
+    assert np.flatnonzero(~np.asarray(model.layers[0].kernel).any(axis=0)).tolist() == [2]
+
+
+def test_saving_while_views_are_on_stores_the_users_numbers(model, adapter, tmp_path):
+    stored = model.get_weights()
+    adapter.set_views({A: (Scaled(3.0, "scores"),), OUTPUT: (Counted(),)})
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    model.load_weights(tmp_path / "model.weights.h5")
+
+    assert all((a == b).all() for a, b in zip(loaded.get_weights(), stored, strict=True))
+    assert len(loaded.variables) == len(stored)
+    assert type(loaded.layers[0]) is layers.Dense
+
+
+def test_views_are_no_variables_of_the_model(model, adapter):
+    before = [id(variable) for variable in model.variables]
+
+    adapter.set_views({A: (Scaled(1.0, "scores"),)})
+
+    assert [id(variable) for variable in model.variables] == before
+    assert [id(variable) for variable in model.trainable_variables] == before
+
+
+def test_a_trace_sees_masks_and_no_views(model, adapter):
+    x = images(4, 6)
+    plain = np.asarray(model(x))
+    adapter.set_views({A: (Plus(1.0),), OUTPUT: (Scaled(3.0),)})
+
+    trace = adapter.trace(x, {})
+
+    np.testing.assert_allclose(trace.outputs[0], plain, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(model.layers[0].kernel), kernel(model.layers[0]) + 1)
+
+
+def test_a_smaller_copy_takes_no_views_along(adapter):
+    from nnc.graph.plan import Plan
+
+    adapter.set_views({A: (Plus(1.0),), OUTPUT: (Scaled(3.0),)})
+
+    small_one = adapter.shrink(Plan(), {}, {})
+
+    assert TensorFlowAdapter(small_one).views() == {}
+    assert type(small_one) is keras.Sequential
+
+
+def test_a_copy_of_a_subclassed_model_takes_no_views_along():
+    from nnc.graph.plan import Plan
+
+    x = images(1, 28, 28, 1)
+    model = built(HardCoded(), x)
+    plain, adapter = np.asarray(model(x)), TensorFlowAdapter(model)
+    adapter.set_views({Site("fc1", "weight"): (Plus(1.0),), OUTPUT: (Scaled(3.0),)})
+
+    np.testing.assert_allclose(np.asarray(adapter.shrink(Plan(), {}, {})(x)), plain, atol=1e-6)
+
+
+def test_under_mixed_precision_views_compute_in_float32():
+    seen = []
+
+    class Type(Plus):
+        def __call__(self, x, state, ops, training):
+            seen.append(x.dtype)
+            return x + self.amount
+
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4, name="a", dtype="mixed_bfloat16")])
+    TensorFlowAdapter(model).set_views({A: (Type(0.0),), Site("a", "output"): (Type(1.0),)})
+
+    assert model(images(2, 6)).dtype == tf.bfloat16
+    assert seen == [tf.float32] * 2
+
+
+def test_taps_show_what_passed(model, adapter):
+    x = images(4, 6)
+    weights = model.get_weights()
+
+    outputs, shown = adapter.forward(x, [Site("a", "output"), Site("b", "input"), OUTPUT, Site("a", "weight")])
+
+    hidden = np.maximum(x @ weights[0] + weights[1], 0)
+    np.testing.assert_allclose(np.asarray(shown[Site("a", "output")]), hidden, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(shown[Site("b", "input")]), np.asarray(shown[Site("a", "output")]))
+    np.testing.assert_array_equal(np.asarray(shown[OUTPUT]), np.asarray(outputs))
+    np.testing.assert_array_equal(np.asarray(shown[Site("a", "weight")]), weights[0].T)
+    assert [type(layer) for layer in model._flatten_layers()] == [keras.Sequential, layers.InputLayer, layers.Dense, layers.Dense]
+
+
+def test_a_forward_pass_trains_only_where_it_is_told_to():
+    model = keras.Sequential([keras.Input((6,)), layers.Dropout(0.5), layers.BatchNormalization(name="norm")])
+    adapter, x = TensorFlowAdapter(model), images(64, 6)
+
+    plain, _ = adapter.forward(x)
+    assert (np.asarray(model.layers[1].moving_mean) == 0).all()
+    dropped, _ = adapter.forward(x, training=True)
+
+    assert (np.asarray(plain) != 0).all()
+    assert (np.asarray(model.layers[1].moving_mean) != 0).any()
+    assert len(np.unique(np.asarray(dropped)[:, 0])) < 60
+
+
+@pytest.mark.parametrize("batch", [np.zeros((2, 7), "float32"), {"wrong": np.zeros((2, 6), "float32")}])
+def test_a_batch_that_the_model_rejects_is_a_config_error(adapter, batch):
+    with pytest.raises(ConfigError):
+        adapter.forward(batch)
+
+
+def test_a_site_that_no_pass_reaches_is_named():
+    class Idle(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.used, self.idle = layers.Dense(2), layers.Dense(2)
+            self.idle.build((None, 2))
+
+        def call(self, x):
+            return self.used(x)
+
+    model = built(Idle(), images(1, 2))
+
+    with pytest.raises(ConfigError, match=r"'idle\.output': the forward pass does not reach it"):
+        TensorFlowAdapter(model).forward(images(1, 2), [Site("idle", "output")])
+
+
+def test_gradients_are_those_of_the_effective_weight_masked_entries_included():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(2, use_bias=False, name="a")])
+    model.set_weights([np.array([[1.0, 2.0], [3.0, 4.0]], "float32")])
+    adapter = TensorFlowAdapter(model)
+    adapter.set_masks({"a": {"weight": np.array([[True, True], [False, False]])}})
+    x = np.array([[5.0, 7.0]], "float32")
+
+    loss, found = adapter.gradients(lambda m: tf.reduce_sum(m(x) * [1.0, 10.0]), [A, Site("a", "output"), Site("a", "input")])
+
+    assert loss == 5 * 1 + 7 * 3
+    assert found[A].numpy().tolist() == [[5, 7], [50, 70]]
+    assert found[Site("a", "output")].numpy().tolist() == [[1, 10]]
+    assert found[Site("a", "input")].numpy().tolist() == [[1, 3]]
+
+
+def test_the_gradient_of_a_layer_that_runs_twice_adds_up():
+    shared = layers.Dense(1, use_bias=False, name="a")
+    given = keras.Input((1,))
+    model = keras.Model(given, shared(shared(given)))
+    model.set_weights([np.array([[3.0]], "float32")])
+
+    _, found = TensorFlowAdapter(model).gradients(lambda m: tf.reduce_sum(m(np.array([[2.0]], "float32"))), [A])
+
+    assert found[A].numpy().tolist() == [[2 * 3 * 2]]
+
+
+def test_the_gradient_of_an_embedding_is_dense():
+    model = keras.Sequential([keras.Input((2,), dtype="int32"), layers.Embedding(3, 1, name="a")])
+
+    _, found = TensorFlowAdapter(model).gradients(lambda m: tf.reduce_sum(m(np.array([[2, 2]]))), [A])
+
+    assert found[A].numpy().tolist() == [[0], [0], [2]]
+
+
+def test_parameters_are_written_in_the_canonical_shape_and_given_back(model, adapter):
+    before = kernel(model.layers[0])
+
+    old = adapter.write({A: np.arange(48).reshape(8, 6), Site("a", "bias"): np.ones(8)})
+
+    np.testing.assert_array_equal(kernel(model.layers[0]), np.arange(48).reshape(8, 6).T)
+    np.testing.assert_array_equal(old[A], before.T)
+
+
+def test_writing_a_wrong_shape_writes_nothing(model, adapter):
+    before = model.get_weights()
+
+    with pytest.raises(ConfigError, match="the shape is"):
+        adapter.write({Site("a", "bias"): np.ones(8), A: np.ones((6, 8))})
+
+    assert all((a == b).all() for a, b in zip(model.get_weights(), before, strict=True))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_the_kth_smallest_counts_from_one(compiled, k):
+    x = tf.constant([[3.0, -1.0, 2.0], [7.0, 0.0, 2.0]])
+    select = tf.function(ops.kth_smallest) if compiled else ops.kth_smallest
+
+    assert float(select(x, tf.constant(k))) == sorted([3, -1, 2, 7, 0, 2])[k - 1]
+
+
+def test_none_stands_for_no_gradient():
+    x, scale = tf.Variable([2.0, 3.0]), tf.Variable(5.0)
+
+    with tf.GradientTape() as tape:
+        y = ops.with_gradient(lambda a, s: (a * s, (s,)), lambda g, s: (g * s * 2, None), x, scale)
+    found = tape.gradient(y, [x, scale])
+
+    assert y.numpy().tolist() == [10, 15]
+    assert found[0].numpy().tolist() == [10, 10]
+    assert found[1] is None
