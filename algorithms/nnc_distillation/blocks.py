@@ -37,6 +37,7 @@ def _readings(name: str) -> Iterator[tuple[str, int, str]]:
 def _repeats(blocks: dict[int, set[str]]) -> bool:
     """Tell whether blocks are counted from 0 or 1 without a gap, and each has half of its layers, or more, in common with the first."""
     first = min(blocks)
-    if first > 1 or sorted(blocks) != list(range(first, first + len(blocks))):
+    # One block counts if it is number 0: Keras calls the second model of a process bert_backbone_1.
+    if first > 1 or (first == 1 and len(blocks) == 1) or sorted(blocks) != list(range(first, first + len(blocks))):
         return False
     return all(2 * len(inside & blocks[first]) >= len(inside) for inside in blocks.values())

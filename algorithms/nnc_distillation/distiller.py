@@ -8,6 +8,7 @@ from typing import Any
 
 from nnc.algorithm import Distiller
 from nnc.errors import ConfigError
+from nnc.registry import adapter_for
 from nnc.views import Learning, Site
 from nnc_distillation.objective import PROJECTION, Comparison, Distillation, Temperature
 from nnc_distillation.sources import Side
@@ -23,12 +24,13 @@ class Comparing(Distiller):
 
     def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, *, teacher: Any, **options: Any) -> None:
         super().__init__(model, config_list, example_inputs, teacher=teacher, **options)
-        if self.teacher.framework != self.adapter.framework:
-            both = f"a {self.teacher.framework} model, the student one of {self.adapter.framework}"
+        other = adapter_for(teacher)
+        if other.framework != self.adapter.framework:
+            both = f"a {other.framework} model, and the student one of {self.adapter.framework}"
             raise ConfigError(f"teacher: it is {both}; both run on the same batch, so they need one framework.")
         batch = self._batch()
         self.student_side = Side("student", self.adapter, batch)
-        self.teacher_side = Side("teacher", self.teacher, batch)
+        self.teacher_side = Side("teacher", other, batch)
         specs = [spec for spec in self.specs if not spec.exclude]
         names = [self.name if len(specs) == 1 else f"{self.name}_{number}" for number in range(1, len(specs) + 1)]
         self._objectives = [self._objective(name, spec) for name, spec in zip(names, specs, strict=True)]
