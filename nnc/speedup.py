@@ -17,7 +17,8 @@ import numpy as np
 
 from nnc.adapter import Adapter, Masks, Trace
 from nnc.errors import ConfigError, NothingRemoved, SpeedupError, TraceError
-from nnc.graph.ir import Array, Graph
+from nnc.graph.held import levels
+from nnc.graph.ir import Array, Graph, Node
 from nnc.graph.plan import Plan, Reshape, Size
 from nnc.graph.propagate import Propagation, propagate
 from nnc.masks import normalise, unmasked
@@ -50,6 +51,7 @@ class ModelSpeedup:
         self.plan = Plan()
         self.difference: float | None = None
         self.seconds: dict[str, float] = {}
+        self._refuted: set[tuple[str, str]] = set()
         self.model: Any = None
 
     def speedup_model(self) -> Any:
@@ -69,33 +71,54 @@ class ModelSpeedup:
     def _settled(self, trace: Trace) -> tuple[Any, Propagation]:
         """Return the small model and what made it.
 
-        Where a size cannot change, start again with what hangs on it kept; where the numbers that layers hold turn out to be no
-        sizes (a channel count that the code also divides by), start again with these left alone.
+        Where the small model fails, numbers that layers hold and that may be sizes change with it; where these turn out to be none (a
+        channel count that the code also divides by), they stay; where a size cannot change, what hangs on it stays.
         """
+        clear, likely, none = levels(trace.graph.numbers)
+        levels_left = [clear, *([likely, clear] if likely != clear else []), *([none] if clear else [])]
+        while True:
+            trace.graph.numbers = levels_left.pop(0)
+            try:
+                return self._until_it_fits(trace, may_keep=likely not in levels_left)
+            except (_FixedSize, SpeedupError) as error:
+                if not levels_left:
+                    raise SpeedupError(str(error)) from error
+                if isinstance(error, _Differs):
+                    levels_left = [none]
+
+    def _until_it_fits(self, trace: Trace, may_keep: bool) -> tuple[Any, Propagation]:
+        """Attempt; each time that code fixes a size, keep what hangs on it and attempt again, if that is wanted."""
         fixed: dict[int, str] = {}
         while True:
             try:
                 return self._attempted(trace, fixed)
             except _FixedSize as stuck:
-                if stuck.node in fixed:
-                    raise SpeedupError(str(stuck)) from stuck
-                fixed[stuck.node] = str(stuck)
-            except SpeedupError:
-                if not trace.graph.numbers:
+                if stuck.node in fixed or not may_keep:
                     raise
-                trace.graph.numbers.clear()
-                fixed.clear()
+                fixed[stuck.node] = str(stuck)
 
     def _attempted(self, trace: Trace, fixed: Mapping[int, str]) -> tuple[Any, Propagation]:
         with self._timed("plan"):
-            found = _propagated(trace.graph, self.masks, fixed, self._allow_inexact)
+            found = self._noted(_propagated(trace.graph, self.masks, fixed, self._allow_inexact))
         with self._timed("shrink"):
             small = self._adapter.shrink(found.plan, self.masks, found.folds)
         with self._timed("check"):
-            self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found)
-            allowed = np.inf if self.plan.inexact else tolerance(trace)
-            self.difference = _compare(trace.outputs, outputs, allowed)
+            try:
+                self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found)
+                self.difference = _compare(trace.outputs, outputs, np.inf if self.plan.inexact else tolerance(trace))
+            except _Differs:
+                self._refuted |= _held(found.plan, trace.graph)
+                raise
         return small, found
+
+    def _noted(self, found: Propagation) -> Propagation:
+        """Note in the plan which attributes an earlier attempt changed in vain."""
+        left = self._refuted - {(size.layer, size.attribute) for size in found.plan.sizes}
+        if not left:
+            return found
+        names = ", ".join(sorted(f"{attribute} of {layer or 'the model'}" for layer, attribute in left))
+        note = f"left as it was, since the small model does not compute the same with it changed: {names}"
+        return replace(found, plan=replace(found.plan, notes=(note,)))
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -112,6 +135,10 @@ class ModelSpeedup:
         if self.model is None:
             raise ConfigError("report(): there is no small model yet; call speedup_model() first")
         return report(self._adapter.model, self.model, self._inputs, plan=self.plan, difference=self.difference)
+
+
+class _Differs(SpeedupError):
+    """The small model runs, and computes something else."""
 
 
 class _FixedSize(Exception):
@@ -136,6 +163,8 @@ def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation) -> 
         trace, error = _attempt(adapter, inputs)
         wrong = _first_wrong(graph, trace.graph, found, complete=error is None)
         if wrong is None and error is None:
+            if _held(plan, graph):
+                _check_numbers(graph, trace.graph)
             adapter.remember((*adapter.plans()[:-1], plan))
             return plan, trace.outputs
         place = _place(wrong, found, waiting, error)
@@ -197,6 +226,25 @@ def tolerance(trace: Trace) -> float:
     return next(allowed for precision, allowed in TOLERANCES if epsilon <= precision)
 
 
+def _held(plan: Plan, graph: Graph) -> set[tuple[str, str]]:
+    """Return the (layer, attribute) that a plan changes by what their names and numbers say."""
+    return {(size.layer, size.attribute) for size in plan.sizes if size.attribute in graph.numbers.get(size.layer, {})}
+
+
+def _check_numbers(graph: Graph, small: Graph) -> None:
+    """Raise `_Differs` where the small model's code computes with another number, as `x / self.width`: it was no size alone."""
+    for before, after in zip(graph.nodes, small.nodes, strict=True):
+        numbers = zip(_numbers(before), _numbers(after), strict=False)
+        if any(abs(a - b) > 1e-5 * abs(a) for a, b in numbers):
+            raise _Differs(f"{before.place} computes with a number that changed with a size")
+
+
+def _numbers(node: Node) -> Iterator[float]:
+    """Yield the single numbers, not made from the input, that an operation computes with; what is not finite is left out."""
+    given = [float(np.asarray(t.data()).reshape(())) for t in node.inputs if t and t.role == "constant" and t.data and not t.shape]
+    yield from (number for number in (*given, float(node.attrs.get("scale") or 0.0)) if np.isfinite(number))
+
+
 def _compare(masked: Sequence[Array], small: Sequence[Array], allowed: float) -> float:
     """Return the largest difference relative to the largest output. Raises `SpeedupError` for other shapes, and where it is not allowed."""
     worst = 0.0
@@ -208,7 +256,7 @@ def _compare(masked: Sequence[Array], small: Sequence[Array], allowed: float) ->
         difference = _apart(a, b)
         if not difference <= allowed:
             found = f"output {number} of the small model differs from the masked model's by {difference:.2g} of the largest"
-            raise SpeedupError(f"{found}; rounding explains at most {allowed:.0e}. Please report it.")
+            raise _Differs(f"{found}; rounding explains at most {allowed:.0e}. Please report it.")
         worst = max(worst, difference)
     return worst
 

@@ -2,7 +2,9 @@
 
 An attribute follows when its name speaks of such a size, its value is the old size of an axis that the layer's own code works on, and
 every axis of that size in and under the layer changes alike. Where 64 is both the width of all heads and the width of the model, only
-a name that speaks of the inside of the layer (`all_head_size`, `inner_dim`) is clear enough. The small model, traced again, is the proof.
+a name that speaks of the inside of the layer (`all_head_size`, `inner_dim`) is clear enough. The small model, traced again, is the proof:
+its shapes, the numbers that its code computes with, and its outputs. A name that could mean anything (`hidden_size`, `channels`) is only
+tried where the small model fails without.
 """
 
 from __future__ import annotations
@@ -16,6 +18,25 @@ _SIZES = frozenset(["head", "heads", "channels", "features", "units", "planes", 
 _INSIDE = frozenset(["head", "heads", "inner"])
 #: Counts and positions that may happen to equal a size.
 _OTHER = frozenset(["layer", "layers", "block", "blocks", "index", "idx", "id", "depth", "level", "levels", "kernel", "stride"])
+
+#: layer -> {attribute: number}
+Numbers = dict[str, dict[str, int]]
+
+
+def levels(numbers: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    """Return which numbers may follow, in the order in which to try: those with a clear name, all that may be sizes, none."""
+    clear = {layer: {name: held for name, held in own.items() if _words(name) & _INSIDE} for layer, own in numbers.items()}
+    likely = {layer: {name: held for name, held in own.items() if _words(name) & _SIZES} for layer, own in numbers.items()}
+    return _without_empty(clear), _without_empty(likely), {}
+
+
+def _without_empty(numbers: Numbers) -> Numbers:
+    return {layer: own for layer, own in numbers.items() if own}
+
+
+def _words(attribute: str) -> set[str]:
+    return set(attribute.strip("_").split("_"))
+
 
 #: old size -> the new sizes that axes of it get.
 Changes = dict[int, set[int]]
@@ -64,7 +85,7 @@ def _note(changes: Changes, seen: set[tuple[int, int]]) -> None:
 
 def _follows(attribute: str, old: int, own: Changes, under: Changes) -> int | None:
     """Return the number that an attribute must become, or None where it stays or that is not clear."""
-    words = set(attribute.strip("_").split("_"))
+    words = _words(attribute)
     sizes = own.get(old, set())
     changed = sizes - {old}
     if not words & _SIZES or words & _OTHER or len(changed) != 1:

@@ -35,6 +35,14 @@ class Factor:
     def span(self) -> slice:
         return slice(self.first, self.first + self.size)
 
+    def block(self, vector: Array) -> Array:
+        """Return what a vector over the whole axis says of this factor, `(outer, size, inner)`."""
+        return vector[self.start : self.start + self.outer * self.size * self.inner].reshape(self.outer, self.size, self.inner)
+
+    def all_along(self, vector: Array) -> Array:
+        """Reduce a boolean vector over the axis to one value per label: True where all of its indices are."""
+        return np.asarray(self.block(vector).all(axis=(0, 2)))
+
 
 @dataclass
 class Labels:

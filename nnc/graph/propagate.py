@@ -15,9 +15,10 @@ import numpy as np
 from nnc.graph.contractions import Contraction, contractions
 from nnc.graph.held import held_sizes
 from nnc.graph.ir import Array, Graph, Node, Shape, Tensor
-from nnc.graph.labels import Factor, Labels, solve
+from nnc.graph.kept import Stays, kept
+from nnc.graph.labels import Labels, solve
 from nnc.graph.offers import Binding, bindings, signatures, withheld
-from nnc.graph.plan import Group, Inexact, Kept, Member, Plan, Reshape, Size
+from nnc.graph.plan import Group, Inexact, Member, Plan, Reshape, Size
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values, analyse, weighted
 
@@ -84,7 +85,7 @@ def propagate(
         sizes=tuple(_sizes(graph, labels, sizes)),
         reshapes=tuple(reshapes),
         biases=biases,
-        kept=tuple(_kept(state, flat)),
+        kept=tuple(kept(graph, labels, state.values, state.bindings, Stays(state.stays, state.why, labels.pinned))),
         inexact=tuple(_inexact(labels, sizes)),
     )
     shapes = [tuple(sizes.shape(tensor) for tensor in node.outputs) for node in graph.nodes]
@@ -126,21 +127,10 @@ def _stay_unless_safe(state: _State, summed: list[Contraction]) -> None:
         for factor in state.labels.of(axis):
             classes = state.labels.classes(factor)
             reached[classes] = True
-            unsafe = ~_along(factor, contraction.safe)
+            unsafe = ~factor.all_along(contraction.safe)
             if unsafe.any():
                 _stay(state, classes[unsafe], contraction.reason)
     _stay(state, np.flatnonzero(~reached), "nothing sums over it")
-
-
-def _along(factor: Factor, vector: Array) -> Array:
-    """Reduce a boolean vector over an axis to one value per label of a factor: True where all of its indices are."""
-    return np.asarray(_cut(factor, vector).all(axis=(0, 2)))
-
-
-def _cut(factor: Factor, vector: Array) -> Array:
-    """Return the part of a vector over an axis that a factor reads, as a view (outer, size, inner)."""
-    block = vector[factor.start : factor.start + factor.outer * factor.size * factor.inner]
-    return block.reshape(factor.outer, factor.size, factor.inner)
 
 
 def _keep_one(state: _State) -> tuple[str, ...]:
@@ -171,7 +161,7 @@ def _folds(state: _State, summed: list[Contraction]) -> dict[str, Array]:
         if first is not contraction and (seen != mine).any():
             differs = (seen != mine).any(axis=0)
             for factor in state.labels.of(state.labels.axes[weight][1]):
-                disagree = state.labels.classes(factor)[~_along(factor, ~differs)]
+                disagree = state.labels.classes(factor)[~factor.all_along(~differs)]
                 _stay(state, disagree, f"{weight.name} is used twice, on different constants")
     folds = {}
     for name, (contraction, constant) in constants.items():
@@ -277,34 +267,3 @@ class _NewSizes:
 
     def shape(self, tensor: Tensor) -> Shape:
         return tuple(self.of(axis) for axis in self._labels.axes[tensor])
-
-
-def _kept(state: _State, masks: Mapping[str, Array]) -> Iterator[Kept]:
-    """Yield, per masked parameter axis and reason, how many wholly masked slices stay."""
-    for tensor, axis, factor in state.bindings:
-        if tensor.name not in masks or len(tensor.shape) < 2 or axis > 1:
-            continue
-        alive = state.values.alive(tensor)
-        assert alive is not None
-        masked = _along(factor, np.asarray(~alive.any(axis=1 - axis)))
-        reasons = state.stays[state.labels.classes(factor)][masked]
-        for number, count in zip(*np.unique(reasons[reasons >= 0], return_counts=True), strict=True):
-            yield Kept(f"{tensor.name} axis {axis}", int(count), state.why[number])
-    for tensor in dict.fromkeys(tensor for tensor, _, _ in state.bindings if tensor.name in masks and len(tensor.shape) > 1):
-        yield from _parts_of_blocks(state, tensor)
-
-
-def _parts_of_blocks(state: _State, tensor: Tensor) -> Iterator[Kept]:
-    """Yield the masked output channels that stay because the rest of their block, as of a head that others share, is not masked."""
-    alive = state.values.alive(tensor)
-    assert alive is not None
-    masked = np.asarray(~alive.any(axis=1))
-    factors = state.labels.of(state.labels.axes[tensor][0])
-    alone = masked.copy()
-    for factor in factors:
-        _cut(factor, alone)[:, _along(factor, masked)] = False
-    for factor in factors:
-        count = int(_cut(factor, alone).sum())
-        if count and factor.inner > 1 and factor.outer == 1:
-            reason = f"it is a part of one of {factor.size} blocks of {factor.inner}, which leave whole"
-            yield Kept(f"{tensor.name} axis 0", count, reason)

@@ -72,11 +72,22 @@ class Values:
         if tensor.data is not None and tensor.floating and len(wide) <= 1:
             # A vector, however many axes of size 1 stand around it: a bias of shape (1, C, 1, 1), say. A single number is at -1.
             return {wide[0] if wide else -1: self.numbers(tensor).reshape(-1)}
+        if tensor.role == "constant" and tensor.data is not None and tensor.floating:
+            return _slices(np.asarray(tensor.data(), np.float64))
         mask = self.masks.get(tensor.name) if tensor.name else None
         if mask is None:
             return {}
         dead = (~mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)) for axis in range(mask.ndim))
         return {axis: np.where(gone, 0.0, np.nan) for axis, gone in enumerate(dead) if gone.any()}
+
+
+def _slices(numbers: Array) -> Known:
+    """Return, per axis of an array, the value of each slice that has but one."""
+    known = {}
+    for axis in range(numbers.ndim):
+        flat = np.moveaxis(numbers, axis, 0).reshape(numbers.shape[axis], -1)
+        known[axis] = np.where((flat == flat[:, :1]).all(axis=1), flat[:, 0], np.nan)
+    return {axis: value for axis, value in known.items() if not np.isnan(value).all()}
 
 
 def analyse(graph: Graph, masks: Mapping[str, Array], allow_inexact: bool = False) -> Values:

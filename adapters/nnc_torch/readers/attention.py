@@ -20,7 +20,7 @@ def attention(call: Call) -> bool | None:
     if q.shape[:-2] != k.shape[:-2]:
         k, v = _repeated(call, k, q.shape[-3]), _repeated(call, v, q.shape[-3])
     # The scale is the square root of the size of q's last axis unless given: that axis is not free.
-    whole = call.node("along", (q,), q.shape, axes=(rank - 1,))
+    whole = call.node("along", (q,), q.shape, axes=(rank - 1,), scale=call.get("scale"))
     order = (*range(rank - 2), rank - 1, rank - 2)
     turned = call.node("transpose", (k,), [k.shape[axis] for axis in order], permutation=order)
     scores = call.node("matmul", (whole, turned), (*q.shape[:-1], k.shape[-2]))
