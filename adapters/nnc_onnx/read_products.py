@@ -107,7 +107,8 @@ def gather(reader: Reader, node: NodeProto) -> None:
     if known is not None and known.ndim == 0:
         reader.emit("select", node.output[0], (table,), {"axis": axis, "index": int(known) % table.shape[axis]})
     elif known is not None and known.ndim == 1 and known.size and not (axis == 0 and len(table.shape) == 2 and reader.view(node.input[0])):
-        reader.emit("slice", node.output[0], (table,), {"axis": axis, "index": known % table.shape[axis]})
+        index = known % table.shape[axis]
+        reader.emit("slice", node.output[0], (table,), {"axis": axis, "index": index, "sizes": tuple(index.tolist()), "looked_up": True})
     elif axis == 0 and len(table.shape) == 2:
         reader.emit("embedding", node.output[0], (indices, table))
     else:

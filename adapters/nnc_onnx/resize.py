@@ -31,6 +31,8 @@ def resize(model: ModelProto, reshape: Reshape) -> None:
         _split(model, node, reshape)
     elif reshape.op == "SplitToSequence":
         _split(model, _as_split(model, node, len(reshape.new)), reshape)
+    elif reshape.op == "Gather":
+        node.input[1] = _constant(model, f"{node.output[0]}_indices", np.asarray(reshape.new, np.int64))
     elif reshape.op == "InstanceNormalization":
         _vectors(model, node, reshape)
     elif reshape.op == "GroupNormalization":

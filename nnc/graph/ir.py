@@ -43,7 +43,7 @@ KINDS: Mapping[str, str] = {
     "concat": "(*xs): axis",
     "stack": "(*xs): axis, the new one",
     "slice": "(x): axis, index: integer vector; output = take(x, index, axis). Split and chunk are one slice an output: "
-    "sizes as the user's code gave them, parts: the list of all the outputs",
+    "sizes as the user's code gave them, parts: the list of all the outputs. looked_up: True where sizes is the index itself",
     "select": "(x): axis; one index of it is taken and the axis is gone",
     "pad": "(x): axes that grow, value",
     "embedding": "(indices, weight): weight (rows, width); output (*indices, width)",

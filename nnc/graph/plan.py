@@ -66,8 +66,8 @@ class Size:
 class Reshape:
     """A reshape, or a split, whose result changes.
 
-    `old` and `new` are the sizes as the user's code gives them (-1 included); `function` and `line` say where. `rewrite` says that
-    the code hard-codes the size, so that the call had to be rewritten in the small model.
+    `old` and `new` are the sizes as the user's code gives them (-1 included), or the indices that a lookup takes; `function` and
+    `line` say where. `rewrite` says that the code hard-codes the size, so that the call had to be rewritten in the small model.
     """
 
     layer: str

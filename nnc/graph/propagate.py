@@ -79,7 +79,8 @@ def propagate(
     parameters = graph.parameters()
     biases = tuple(sorted(path.rpartition(".")[0] for path in folds if path not in parameters))
     sizes = _NewSizes(labels, dead)
-    reshapes, resized = _reshapes(graph, sizes)
+    indices = dict(_indices(graph, labels, dead))
+    reshapes, resized = _reshapes(graph, sizes, indices)
     plan = Plan(
         groups=tuple(_with_new_biases(group, biases) for group in _groups(state, dead)),
         sizes=tuple(_sizes(graph, labels, sizes)),
@@ -89,7 +90,7 @@ def propagate(
         inexact=tuple(_inexact(labels, sizes)),
     )
     shapes = [tuple(sizes.shape(tensor) for tensor in node.outputs) for node in graph.nodes]
-    return Propagation(plan, folds, shapes, resized, emptied, dict(_indices(graph, labels, dead)))
+    return Propagation(plan, folds, shapes, resized, emptied, indices)
 
 
 def _stay(state: _State, classes: Array, reason: str) -> None:
@@ -221,8 +222,8 @@ def _inexact(labels: Labels, sizes: _NewSizes) -> Iterator[Inexact]:
             yield Inexact(tuple(dict.fromkeys(found)), old, new)
 
 
-def _reshapes(graph: Graph, sizes: _NewSizes) -> tuple[list[Reshape], dict[int, int]]:
-    """Return the reshapes and splits whose sizes, as the user's code gives them, change; and which nodes they are."""
+def _reshapes(graph: Graph, sizes: _NewSizes, indices: Mapping[int, Array]) -> tuple[list[Reshape], dict[int, int]]:
+    """Return the reshapes, splits and lookups whose numbers, as the user's code gives them, change; and which nodes they are."""
     found: list[Reshape] = []
     numbers: dict[int, int] = {}
     for number, node in enumerate(graph.nodes):
@@ -230,7 +231,10 @@ def _reshapes(graph: Graph, sizes: _NewSizes) -> tuple[list[Reshape], dict[int, 
         old = tuple(node.attrs.get("sizes", ()))
         if not old or parts[0] is not node.outputs[0]:
             continue  # the other parts of a split are dealt with at its first
-        new = _new_sizes(node, [sizes.shape(tensor) for tensor in parts])
+        if node.attrs.get("looked_up"):
+            new = tuple(indices.get(number, node.attrs["index"]).tolist())
+        else:
+            new = _new_sizes(node, [sizes.shape(tensor) for tensor in parts])
         if new != old:
             source = node.source
             found.append(Reshape(node.layer, node.op, source.function if source else "", source.line if source else 0, old, new))

@@ -1,0 +1,201 @@
+"""A program as a Keras model, functional or subclassed; images and lines lie with their channels last."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tests.property.masking import inputs, numbers
+from tests.property.programs import Program, Step, Value
+
+ACTS = {
+    "relu": ops.relu,
+    "sigmoid": ops.sigmoid,
+    "tanh": ops.tanh,
+    "gelu": lambda x: ops.gelu(x, approximate=False),
+    "shifted": lambda x: x * 0.5 + 1.0,
+    "softmax": ops.softmax,
+}
+PAIRS = {"add": ops.add, "sub": ops.subtract, "mul": ops.multiply, "max": ops.maximum}
+NATIVE = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+
+
+class Bare(layers.Layer):
+    """x times a matrix of its own, by matmul or by einsum."""
+
+    def __init__(self, out, how, **options):
+        super().__init__(**options)
+        self.out, self.how = out, how
+
+    def build(self, shape):
+        self.matrix = self.add_weight(shape=(shape[-1], self.out), name="matrix")
+
+    def call(self, x):
+        return ops.matmul(x, self.matrix) if self.how == "matmul" else ops.einsum("...c,cd->...d", x, self.matrix)
+
+
+class Scaled(layers.Layer):
+    """x times a vector of its own."""
+
+    def build(self, shape):
+        self.vector = self.add_weight(shape=(shape[-1],), name="vector")
+
+    def call(self, x):
+        return x * self.vector
+
+
+def _made(step: Step, read: Value) -> layers.Layer:
+    a, name, rank = step.attrs, step.layer, len(read.shape) - 2
+    if step.op == "conv":
+        options = {"padding": "same" if a["padded"] else "valid", "use_bias": a["bias"], "name": name}
+        if a["groups"] == read.channels > 1:
+            kind = layers.DepthwiseConv2D if rank == 2 else layers.DepthwiseConv1D
+            return kind(a["kernel"], depth_multiplier=a["out"] // read.channels, **options)
+        return (layers.Conv2D if rank == 2 else layers.Conv1D)(a["out"], a["kernel"], groups=a["groups"], **options)
+    made = {
+        "transposed": lambda: layers.Conv2DTranspose(a["out"], 2, strides=2, name=name),
+        "linear": lambda: layers.Dense(a["out"], use_bias=a["bias"], name=name),
+        "batch_norm": lambda: layers.BatchNormalization(epsilon=1e-5, name=name),
+        "group_norm": lambda: layers.GroupNormalization(a["groups"], epsilon=1e-5, name=name),
+        "layer_norm": lambda: layers.LayerNormalization(epsilon=1e-5, name=name),
+        "bare": lambda: Bare(a["out"], a["how"], name=name),
+        "scaled": lambda: Scaled(name=name),
+    }
+    return made[step.op]()
+
+
+def _axis(axis: int, value: Value) -> int:
+    """Return where an axis of the program's lies in Keras."""
+    if value.kind == "plain" or axis == 0:
+        return axis
+    return len(value.shape) - 1 if axis == 1 else axis - 1
+
+
+def _reduce(step: Step, read: Value, x):
+    axes = tuple(_axis(axis, read) for axis in step.attrs["axes"])
+    return (ops.sum if step.attrs["function"] == "sum" else ops.mean)(x, axes, keepdims=step.attrs["keep"])
+
+
+def _flatten(step: Step, read: Value, x):
+    if step.attrs["order"] == "NCHW" and read.kind != "plain":
+        x = ops.transpose(x, (0, len(read.shape) - 1, *range(1, len(read.shape) - 1)))
+    return ops.reshape(x, (-1, int(np.prod(read.shape[1:]))))
+
+
+def _slice(step: Step, read: Value, x):
+    a = step.attrs
+    return x[(slice(None),) * _axis(a["axis"], read) + (slice(a["start"], a["stop"], a["step"]),)]
+
+
+def _stack(step: Step, read: Value, *xs):
+    return (ops.sum if step.attrs["function"] == "sum" else ops.mean)(ops.stack(xs, 1), 1)
+
+
+def _heads(step: Step, read: Value, x):
+    _, length, width = read.shape
+    return ops.transpose(ops.reshape(x, (-1, length, width // step.attrs["size"], step.attrs["size"])), (0, 2, 1, 3))
+
+
+def _merged(step: Step, read: Value, x):
+    _, heads, length, size = read.shape
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, length, heads * size))
+
+
+def _pool(step: Step, read: Value, x):
+    return (ops.max_pool if step.attrs["function"] == "max" else ops.average_pool)(x, 2, 2)
+
+
+def _pixels(step: Step, read: Value, x):
+    _, channels, height, width = read.shape
+    blocks = ops.reshape(x, (-1, height, width, channels // 4, 2, 2))
+    return ops.reshape(ops.transpose(blocks, (0, 1, 4, 2, 5, 3)), (-1, 2 * height, 2 * width, channels // 4))
+
+
+def _shuffle(step: Step, read: Value, x):
+    groups, (_, channels, *sides) = step.attrs["groups"], read.shape
+    rank = len(sides)
+    blocks = ops.reshape(x, (-1, *sides, groups, channels // groups))
+    return ops.reshape(ops.transpose(blocks, (*range(rank + 1), rank + 2, rank + 1)), (-1, *sides, channels))
+
+
+OPS = {
+    **{name: lambda step, read, a, b: PAIRS[step.op](a, b) for name in PAIRS},
+    "act": lambda step, read, x: ACTS[step.attrs["function"]](x),
+    "reduce": _reduce,
+    "matmul": lambda step, read, a, b: ops.matmul(a, ops.transpose(b, (0, 1, 3, 2)) if step.attrs["turned"] else b),
+    "transpose": lambda step, read, x: ops.transpose(x, step.attrs["order"]),
+    "flatten": _flatten,
+    "tokens": lambda step, read, x: ops.reshape(x, (-1, int(np.prod(read.shape[2:])), read.channels)),
+    "concat": lambda step, read, *xs: ops.concatenate(xs, _axis(step.attrs["axis"], read)),
+    "chunk": lambda step, read, x: ops.split(x, step.attrs["count"], _axis(step.attrs["axis"], read)),
+    "slice": _slice,
+    "gather": lambda step, read, x: ops.take(x, np.asarray(step.attrs["index"]), _axis(step.attrs["axis"], read)),
+    "select": lambda step, read, x: x[:, step.attrs["index"]],
+    "stack": _stack,
+    "heads": _heads,
+    "merged": _merged,
+    "pool": _pool,
+    "resize": lambda step, read, x: ops.repeat(ops.repeat(x, 2, 1), 2, 2),
+    "pixels": _pixels,
+    "pad": lambda step, read, x: ops.pad(x, [(0, 0), *[(1, 1)] * (len(read.shape) - 2), (0, 0)]),
+    "shuffle": _shuffle,
+}
+
+
+def _run(program: Program, made: dict[str, layers.Layer], x):
+    """Run the steps on a tensor, or on a symbolic one."""
+    values, kinds = [x], program.values
+    for step in program.steps:
+        given = [values[number] for number in step.inputs]
+        result = made[step.layer](*given) if step.layer else OPS[step.op](step, kinds[step.inputs[0]], *given)
+        values.extend(result if isinstance(result, (tuple, list)) else [result])
+    return values[-1]
+
+
+class Network(keras.Model):
+    """A program as a subclassed model."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+        self.made = [_made(step, read) for step, read in program.layers().values()]
+
+    def call(self, x):
+        return _run(self.program, {layer.name: layer for layer in self.made}, x)
+
+
+def build(program: Program) -> tuple[keras.Model, np.ndarray]:
+    """Return the program's model, subclassed for odd seeds, its numbers set, and its example inputs."""
+    x = inputs(program)
+    if program.given.kind != "plain":
+        x = np.moveaxis(x, 1, -1)
+    if program.seed % 2:
+        model = Network(program)
+        model(x)
+        made = model.made
+    else:
+        named = {name: _made(step, read) for name, (step, read) in program.layers().items()}
+        given = keras.Input(x.shape[1:])
+        model, made = keras.Model(given, _run(program, named, given)), list(named.values())
+    for layer in made:
+        for variable in layer.weights:
+            variable.assign(_native(layer, variable, program.seed))
+    return model, x
+
+
+def _native(layer: layers.Layer, variable, seed: int) -> np.ndarray:
+    """Return a variable's numbers, drawn in the canonical shape and laid out as Keras stores them."""
+    shape = tuple(variable.shape)
+    if variable.name in ("matrix", "vector"):
+        return numbers(layer.name, shape, seed)
+    path = f"{layer.name}.{NATIVE.get(variable.name, variable.name)}"
+    if len(shape) == 1:
+        return numbers(path, shape, seed)
+    *kernel, second, last = shape
+    if isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D)):
+        canonical = numbers(path, (second * last, 1, *kernel), seed)
+        return np.moveaxis(canonical.reshape(second, last, *kernel), (0, 1), (-2, -1))
+    if isinstance(layer, layers.Conv2DTranspose):
+        return np.moveaxis(numbers(path, (second, last, *kernel), seed), (0, 1), (-2, -1))
+    return np.moveaxis(numbers(path, (last, second, *kernel), seed), (0, 1), (-1, -2))

@@ -1,0 +1,219 @@
+"""A program as an ONNX model, written node by node: no training framework has a hand in it."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+
+from tests.property.masking import inputs, numbers
+from tests.property.programs import Program, Step, Value
+
+ACTS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "Gelu"}
+PAIRS = {"add": "Add", "sub": "Sub", "mul": "Mul", "max": "Max"}
+SHAPES = {
+    "conv": lambda a, width, rank: (a["out"], width // a["groups"], *(a["kernel"],) * rank),
+    "transposed": lambda a, width, rank: (a["out"], width, 2, 2),
+    "linear": lambda a, width, rank: (a["out"], width),
+}
+
+
+class Builder:
+    """Appends nodes; `names[number]` is what ONNX calls a program's value."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.values = program.values
+        self.nodes: list[Any] = []
+        self.stored: dict[str, np.ndarray] = {}
+        self.names = ["x"]
+        self._fresh = (f"v{number}" for number in count())
+
+    def node(self, op: str, *given: str, outputs: int = 1, **attrs: Any) -> str:
+        """Append a node and return the name of its first result."""
+        names = [next(self._fresh) for _ in range(outputs)]
+        self.nodes.append(helper.make_node(op, list(given), names, names[0], **attrs))
+        self.last = names
+        return names[0]
+
+    def whole(self, *values: int) -> str:
+        """Store whole numbers and return their name."""
+        name = f"n{len(self.stored)}"
+        self.stored[name] = np.asarray(values, np.int64)
+        return name
+
+    def number(self, value: float) -> str:
+        name = f"n{len(self.stored)}"
+        self.stored[name] = np.asarray(value, np.float32)
+        return name
+
+    def parameter(self, path: str, shape: tuple[int, ...], native: Any = lambda array: array) -> str:
+        if path not in self.stored:
+            self.stored[path] = np.ascontiguousarray(native(numbers(path, shape, self.program.seed)))
+        return path
+
+    def finished(self) -> ModelProto:
+        given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *self.program.given.shape[1:]])
+        result = helper.make_tensor_value_info(self.names[-1], TensorProto.FLOAT, ["n", *self.values[-1].shape[1:]])
+        initial = [numpy_helper.from_array(array, name) for name, array in self.stored.items()]
+        graph = helper.make_graph(self.nodes, "program", [given], [result], initial)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+        checker.check_model(model)
+        return model
+
+
+def _layer(b: Builder, step: Step, read: Value, x: str) -> str:
+    layer, (first, original) = step.layer, b.program.layers()[step.layer]
+    a, shape = first.attrs, SHAPES[step.op](first.attrs, original.channels, len(original.shape) - 2)
+    bias = [b.parameter(f"{layer}.bias", shape[:1])] if a.get("bias", True) else []
+    if step.op == "linear":
+        product = b.node("MatMul", x, b.parameter(f"{layer}.weight", shape, np.transpose))
+        return b.node("Add", product, bias[0]) if bias else product
+    if step.op == "transposed":
+        return b.node("ConvTranspose", x, b.parameter(f"{layer}.weight", shape, lambda w: w.swapaxes(0, 1)), *bias, strides=[2, 2])
+    pads = [a["kernel"] // 2 if a["padded"] else 0] * 2 * (len(shape) - 2)
+    return b.node("Conv", x, b.parameter(f"{layer}.weight", shape), *bias, pads=pads, group=a["groups"])
+
+
+def _batch_norm(b: Builder, step: Step, read: Value, x: str) -> str:
+    keys = ("weight", "bias", "running_mean", "running_var")
+    return b.node("BatchNormalization", x, *(b.parameter(f"{step.layer}.{key}", (read.channels,)) for key in keys))
+
+
+def _layer_norm(b: Builder, step: Step, read: Value, x: str) -> str:
+    return b.node("LayerNormalization", x, *(b.parameter(f"{step.layer}.{key}", (read.channels,)) for key in ("weight", "bias")))
+
+
+def _group_norm(b: Builder, step: Step, read: Value, x: str) -> str:
+    """As exporters write it: groups as the channels of an instance normalisation, then scale and shift."""
+    groups = step.attrs["groups"]
+    ones, zeros = (b.node("Expand", b.number(value), b.whole(groups)) for value in (1.0, 0.0))
+    blocks = b.node("Reshape", x, b.whole(0, groups, -1))
+    mixed = b.node("Reshape", b.node("InstanceNormalization", blocks, ones, zeros), b.node("Shape", x))
+    weight, bias = (b.parameter(f"{step.layer}.{key}", (read.channels,)) for key in ("weight", "bias"))
+    around = b.whole(*range(1, len(read.shape) - 1))
+    return b.node("Add", b.node("Mul", mixed, b.node("Unsqueeze", weight, around)), b.node("Unsqueeze", bias, around))
+
+
+def _act(b: Builder, step: Step, read: Value, x: str) -> str:
+    function = step.attrs["function"]
+    if function == "shifted":
+        return b.node("Add", b.node("Mul", x, b.number(0.5)), b.number(1.0))
+    return b.node("Softmax", x, axis=-1) if function == "softmax" else b.node(ACTS[function], x)
+
+
+def _reduce(b: Builder, step: Step, read: Value, x: str) -> str:
+    op = "ReduceSum" if step.attrs["function"] == "sum" else "ReduceMean"
+    return b.node(op, x, b.whole(*step.attrs["axes"]), keepdims=int(step.attrs["keep"]))
+
+
+def _matmul(b: Builder, step: Step, read: Value, left: str, right: str) -> str:
+    return b.node("MatMul", left, b.node("Transpose", right, perm=[0, 1, 3, 2]) if step.attrs["turned"] else right)
+
+
+def _bare(b: Builder, step: Step, read: Value, x: str) -> str:
+    weight = b.parameter(step.layer, (read.channels, step.attrs["out"]))
+    return b.node("MatMul", x, weight) if step.attrs["how"] == "matmul" else b.node("Einsum", x, weight, equation="...c,cd->...d")
+
+
+def _scaled(b: Builder, step: Step, read: Value, x: str) -> str:
+    around = (1, -1, *(1 for _ in read.shape[2:])) if step.attrs["first"] else (-1,)
+    return b.node("Mul", x, b.parameter(step.layer, (read.channels,), lambda vector: vector.reshape(around)))
+
+
+def _flatten(b: Builder, step: Step, read: Value, x: str) -> str:
+    if step.attrs["order"] == "NHWC" and step.attrs["first"]:
+        x = b.node("Transpose", x, perm=[0, *range(2, len(read.shape)), 1])
+    return b.node("Flatten", x)
+
+
+def _tokens(b: Builder, step: Step, read: Value, x: str) -> str:
+    return b.node("Transpose", b.node("Reshape", x, b.whole(0, 0, -1)), perm=[0, 2, 1])
+
+
+def _chunk(b: Builder, step: Step, read: Value, x: str) -> list[str]:
+    axis, parts = step.attrs["axis"], step.attrs["count"]
+    b.node("Split", x, b.whole(*[read.shape[axis] // parts] * parts), outputs=parts, axis=axis)
+    return b.last
+
+
+def _slice(b: Builder, step: Step, read: Value, x: str) -> str:
+    a = step.attrs
+    return b.node("Slice", x, b.whole(a["start"]), b.whole(a["stop"]), b.whole(a["axis"]), b.whole(a["step"]))
+
+
+def _stack(b: Builder, step: Step, read: Value, *xs: str) -> str:
+    joined = b.node("Concat", *(b.node("Unsqueeze", x, b.whole(1)) for x in xs), axis=1)
+    return b.node("ReduceSum" if step.attrs["function"] == "sum" else "ReduceMean", joined, b.whole(1), keepdims=0)
+
+
+def _heads(b: Builder, step: Step, read: Value, x: str) -> str:
+    split = b.node("Reshape", x, b.whole(0, 0, read.channels // step.attrs["size"], step.attrs["size"]))
+    return b.node("Transpose", split, perm=[0, 2, 1, 3])
+
+
+def _merged(b: Builder, step: Step, read: Value, x: str) -> str:
+    return b.node("Reshape", b.node("Transpose", x, perm=[0, 2, 1, 3]), b.whole(0, 0, read.shape[1] * read.shape[3]))
+
+
+def _pool(b: Builder, step: Step, read: Value, x: str) -> str:
+    op = "MaxPool" if step.attrs["function"] == "max" else "AveragePool"
+    return b.node(op, x, kernel_shape=[2, 2], strides=[2, 2])
+
+
+def _resize(b: Builder, step: Step, read: Value, x: str) -> str:
+    b.stored["scales"] = np.asarray([1, 1, 2, 2], np.float32)
+    return b.node("Resize", x, "", "scales", mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric")
+
+
+def _pad(b: Builder, step: Step, read: Value, x: str) -> str:
+    amounts = [0, 0, *(1 for _ in read.shape[2:])]
+    return b.node("Pad", x, b.whole(*amounts, *amounts))
+
+
+def _shuffle(b: Builder, step: Step, read: Value, x: str) -> str:
+    groups, (_, channels, *sides) = step.attrs["groups"], read.shape
+    split = b.node("Reshape", x, b.whole(0, groups, channels // groups, *sides))
+    return b.node("Reshape", b.node("Transpose", split, perm=[0, 2, 1, *range(3, len(read.shape) + 1)]), b.whole(0, channels, *sides))
+
+
+OPS = {
+    **dict.fromkeys(("conv", "transposed", "linear"), _layer),
+    **{name: lambda b, step, read, left, right: b.node(PAIRS[step.op], left, right) for name in PAIRS},
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "act": _act,
+    "reduce": _reduce,
+    "matmul": _matmul,
+    "bare": _bare,
+    "scaled": _scaled,
+    "transpose": lambda b, step, read, x: b.node("Transpose", x, perm=step.attrs["order"]),
+    "flatten": _flatten,
+    "tokens": _tokens,
+    "concat": lambda b, step, read, *xs: b.node("Concat", *xs, axis=step.attrs["axis"]),
+    "chunk": _chunk,
+    "slice": _slice,
+    "gather": lambda b, step, read, x: b.node("Gather", x, b.whole(*step.attrs["index"]), axis=step.attrs["axis"]),
+    "select": lambda b, step, read, x: b.node("Gather", x, b.node("Squeeze", b.whole(step.attrs["index"])), axis=step.attrs["axis"]),
+    "stack": _stack,
+    "heads": _heads,
+    "merged": _merged,
+    "pool": _pool,
+    "resize": _resize,
+    "pixels": lambda b, step, read, x: b.node("DepthToSpace", x, blocksize=2, mode="CRD"),
+    "pad": _pad,
+    "shuffle": _shuffle,
+}
+
+
+def build(program: Program) -> tuple[ModelProto, np.ndarray]:
+    """Return the program's model and its example inputs."""
+    builder = Builder(program)
+    for step in program.steps:
+        read = builder.values[step.inputs[0]]
+        made = OPS[step.op](builder, step, read, *(builder.names[number] for number in step.inputs))
+        builder.names.extend([made] if isinstance(made, str) else made)
+    return builder.finished(), inputs(program)

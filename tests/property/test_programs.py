@@ -1,0 +1,80 @@
+"""Random networks under random masks, on every adapter: the small model computes what the masked one does.
+
+`NNC_EXAMPLES=2000 pytest tests/property` tries that many on each adapter, other ones each time.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from importlib import import_module
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+import nnc
+from nnc.registry import adapter_for
+from tests.property.masking import masks_of
+from tests.property.programs import Program, programs
+
+MANY = int(os.environ.get("NNC_EXAMPLES", "0"))
+
+
+def tried(count):
+    """Return the settings of a test that CI runs on `count` examples, the same each time."""
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    return settings(max_examples=MANY or count, deadline=None, derandomize=not MANY, database=None, suppress_health_check=slow)
+
+
+def shrunk(framework: str, program: Program):
+    """Return (model, inputs, speedup) of a program in a framework, or None where no mask is possible."""
+    model, inputs = import_module(f"tests.property.{framework}_builder").build(program)
+    try:
+        masks = masks_of(program, model, inputs)
+    except nnc.ConfigError as error:
+        assert "can leave" in str(error)
+        return None
+    if not masks:
+        return None
+    speedup = nnc.ModelSpeedup(model, inputs, masks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        speedup.speedup_model()
+    return model, inputs, speedup
+
+
+def moved(framework: str, program: Program) -> tuple[float, float]:
+    """Return how far the small model is from the masked one, and that from the original, relative to what is larger of the two."""
+    made = shrunk(framework, program)
+    if made is None:
+        return 0.0, 0.0
+    model, inputs, speedup = made
+    adapter = adapter_for(model)
+    (original,) = adapter.run(inputs)
+    adapter.set_masks(speedup.masks)
+    (masked,) = adapter.run(inputs)
+    (small,) = adapter_for(speedup.model).run(inputs)
+    scale = float(np.abs([original, masked]).max())
+    return float(np.abs(small - masked).max()) / scale, float(np.abs(original - masked).max()) / scale
+
+
+@tried(60)
+@given(programs())
+def test_small_torch_modules_compute_what_the_masked_ones_do(program):
+    pytest.importorskip("torch")
+    assert moved("torch", program)[0] <= 1e-5
+
+
+@tried(40)
+@given(programs())
+def test_small_onnx_models_compute_what_the_masked_ones_do(program):
+    pytest.importorskip("onnx")
+    assert moved("onnx", program)[0] <= 1e-5
+
+
+@tried(6)
+@given(programs())
+def test_small_keras_models_compute_what_the_masked_ones_do(program):
+    pytest.importorskip("keras")
+    assert moved("keras", program)[0] <= 1e-5
