@@ -34,8 +34,9 @@ def normalise(masks: Any, layers: Sequence[Layer]) -> Masks:
 
 def complete(masks: Mapping[str, Array], layer: Layer) -> dict[str, Array]:
     """Return `masks` with an all-True mask for each of the layer's weight and bias that it lacks."""
-    open_masks = {name: np.ones(layer.parameters[name], bool) for name in ("weight", "bias") if name in layer.parameters}
-    return {**open_masks, **masks}
+    shapes = layer.parameters
+    lacking = [name for name in ("weight", "bias") if name in shapes and name not in masks]
+    return {**masks, **{name: np.ones(shapes[name], bool) for name in lacking}}
 
 
 def from_kept(keep: Array, layer: Layer) -> dict[str, Array]:
@@ -117,4 +118,4 @@ def _booleans(place: str, value: Any) -> Array:
     if array.dtype.kind != "b" and not np.isin(array, (0, 1)).all():
         stray = array[~np.isin(array, (0, 1))].flat[0]
         raise ConfigError(f"{place}: {stray} is neither 0 nor 1; a mask says of each number whether it stays (1) or not (0).")
-    return array.astype(bool)
+    return array.astype(bool, copy=False)

@@ -234,8 +234,8 @@ def searchsorted(sorted_: Any, x: Any, *, side: str = "left") -> Any:
     return tf.searchsorted(sorted_, x, side)
 
 
-def sum(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:
-    return tf.reduce_sum(x, axis, keepdims)
+def sum(x: Any, *, axis: Axis = None, dtype: Any = None, keepdims: Bool = False) -> Any:
+    return tf.reduce_sum(x if dtype is None else tf.cast(x, dtype), axis, keepdims)
 
 
 def mean(x: Any, *, axis: Axis = None, keepdims: Bool = False) -> Any:

@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 _PROTOCOL = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+#: Their `__setstate__` only completes what old versions of torch pickled.
+_PLAIN = (_ConvNd,)
 _SAME = (int, float, bool, str, type(None), torch.dtype, torch.device)
 
 
@@ -31,6 +34,9 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
         memo[id(value)] = made = type(value)()
         made.update({key: copied(item, memo) for key, item in value.items()} if value else {})
         return made
+    if type(value) is torch.Tensor and not value.dim() and not value.requires_grad:
+        memo[id(value)] = scalar = value.clone()  # a BatchNorm's counter
+        return scalar
     if type(value) is set and not value:
         return set()
     return copy.deepcopy(value, memo)
@@ -46,5 +52,5 @@ def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 @cache
 def _is_plain(cls: type) -> bool:
     """Say whether a module class leaves copying to nn.Module."""
-    own = [vars(base) for base in cls.__mro__ if base not in (nn.Module, object)]
+    own = [vars(base) for base in cls.__mro__ if base not in (nn.Module, object, *_PLAIN)]
     return not any(name in names for names in own for name in _PROTOCOL)

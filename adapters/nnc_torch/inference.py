@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,13 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """Yield the tensors in a nest of tuples, lists, mappings (transformers' ModelOutput too) and dataclasses, in order."""
     if isinstance(value, torch.Tensor):
         yield value
+    elif isinstance(value, (int, float, str, NoneType)):
+        return  # first: most arguments of operations are these
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
             yield from tensors_in(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):

@@ -67,6 +67,12 @@ def canonical(module: nn.Module, parameter: str, array: T) -> T:
     return swapped(array, groups) if groups else array
 
 
+def canonical_shape(module: nn.Module, parameter: str, stored: torch.Tensor) -> tuple[int, ...]:
+    """Return the canonical shape of a module's parameter, given the stored one."""
+    groups = swap_groups(module, parameter)
+    return tuple((swapped(stored.detach(), groups) if groups else stored).shape)
+
+
 def native(module: nn.Module, parameter: str, array: T, groups: int | None = None) -> T:
     """Return a canonical array in the layout in which the module stores it; `groups`: those that it will have, if others."""
     stored = swap_groups(module, parameter)
@@ -103,7 +109,7 @@ def is_prunable(module: nn.Module) -> bool:
 
 def parametrizations(module: nn.Module) -> dict[str, Any]:
     """Return the parametrization lists of a module by the parameter that they stand in front of."""
-    return dict(module.parametrizations.items()) if parametrize.is_parametrized(module) else {}
+    return dict(module.parametrizations.items()) if "parametrizations" in module._modules else {}
 
 
 def stored_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -166,7 +172,7 @@ class TorchLayer:
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
         stored = stored_parameters(self.module).items()
-        return {public(self.module, name): tuple(canonical(self.module, name, tensor.detach()).shape) for name, tensor in stored}
+        return {public(self.module, name): canonical_shape(self.module, name, tensor) for name, tensor in stored}
 
     @property
     def native(self) -> dict[str, str]:

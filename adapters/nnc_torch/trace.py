@@ -15,7 +15,7 @@ from nnc.adapter import Masks, Trace
 from nnc.errors import NncError, TraceError
 from nnc.graph.ir import Graph, Node, Tensor
 from nnc_torch.inference import arguments, inference, tensors_in, to_numpy
-from nnc_torch.layers import canonical, join, layers_of, numbers_of, public, swap_groups
+from nnc_torch.layers import canonical, canonical_shape, join, layers_of, numbers_of, public, swap_groups
 from nnc_torch.literals import Literals
 from nnc_torch.masks import native_masks, unmasked
 from nnc_torch.places import Places
@@ -86,8 +86,7 @@ def _composed_attention() -> Iterator[None]:
 
 def memory(tensor: torch.Tensor) -> tuple[Any, ...]:
     """Return what identifies a tensor's numbers: equal for two parameters that were tied through their memory."""
-    storage = tensor.untyped_storage()._cdata if tensor.numel() else id(tensor)
-    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+    return tensor.data_ptr() or id(tensor), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _note_parameters(model: nn.Module, values: Values) -> None:
@@ -104,7 +103,7 @@ def _note_parameters(model: nn.Module, values: Values) -> None:
 
 
 def _parameter(values: Values, module: nn.Module, path: str, name: str, stored: torch.Tensor) -> Slot:
-    shape = tuple(canonical(module, name, stored.detach()).shape)
+    shape = canonical_shape(module, name, stored)
     floating = stored.is_floating_point()
     data = partial(_numbers, module, name, stored.detach())
     tensor = Tensor(shape, "parameter" if floating else "constant", path, floating, stored.requires_grad, data)
