@@ -75,7 +75,9 @@ def _kept(asked: Asked, scored: Mapping[str, Scored]) -> dict[int, Array]:
         together = groups.scores(shared, scores, asked.specs[index].group_score or "sum")
         joint[str(number)] = Scored(together, groups.weights(shared), shared.rows_of_one, kinds.get(number))
     keep = allocate(joint, {str(number): index for number, index in asked.chosen.items()}, asked.specs)
-    return {int(number): stays for number, stays in keep.items()}
+    leaving = {int(number): ~stays for number, stays in keep.items()}
+    even = groups.evened(leaving, {number: joint[str(number)].scores for number in leaving})
+    return {number: ~gone for number, gone in even.items()}
 
 
 def _masks(kept: Mapping[str, Mapping[int, Array]], layers: Sequence[Layer]) -> Masks:

@@ -178,6 +178,42 @@ class Groups:
                     parts[int(number)].append((uses[tensor.name], axis, factor.outer * factor.inner))
         return {number: tuple(sorted(found)) for number, found in parts.items()}
 
+    def evened(self, leaving: Mapping[int, Array], scores: Mapping[int, Array]) -> dict[int, Array]:
+        """Return the granules that leave each group, less those that would make the parts of a chunk differ in size.
+
+        `chunk(2)` gives halves whatever the width. Where one half would lose more, the best of what it loses stay. Both arguments are by
+        group, over its granules.
+        """
+        dead, score = np.zeros(len(self._labels.pin), bool), np.zeros(len(self._labels.pin))
+        for number, granules in leaving.items():
+            dead[self.shared[number].classes] = granules
+            score[self.shared[number].classes] = scores[number]
+        chunks = self._chunks()
+        while any(self._even_out(axes, dead, score) for axes in chunks):
+            pass  # what stays in one may be missing in another
+        return {number: dead[self.shared[number].classes] for number in leaving}
+
+    def _even_out(self, axes: Sequence[int], dead: Array, score: Array) -> bool:
+        """Let classes stay until no axis is smaller than the largest; True where some do. More may stay where one holds many indices."""
+        sizes = [int(self._labels.keep(axis, dead).sum()) for axis in axes]
+        for axis, size in zip(axes, sizes, strict=True):
+            if size < max(sizes):
+                classes = np.unique(np.concatenate([self._labels.classes(factor) for factor in self._labels.of(axis)]))
+                gone = classes[dead[classes]]
+                held = max(factor.outer * factor.inner for factor in self._labels.of(axis))
+                dead[gone[np.argsort(-score[gone], kind="stable")[: max(1, (max(sizes) - size) // held)]]] = False
+        return min(sizes) < max(sizes)
+
+    def _chunks(self) -> list[tuple[int, ...]]:
+        """Return the axes that a split into parts of one size makes."""
+        splits = (
+            (node.attrs["axis"], node.attrs["parts"])
+            for node in self._graph.nodes
+            if node.kind == "slice" and len(node.attrs.get("sizes", ())) == 1 and node.outputs[0] in node.attrs.get("parts", ())[:1]
+        )
+        found = [tuple(self._labels.axes[part][axis] for part in parts) for axis, parts in splits]
+        return [axes for axes in found if len({self._labels.axes.sizes[axis] for axis in axes}) == 1]
+
     def weights(self, shared: Shared) -> int:
         """Return how many weights leave the group's own layers with one granule."""
         entries = sum(int(np.prod(self._parameters[path].shape)) // factor.size for path, factor in shared.rows)

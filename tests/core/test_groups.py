@@ -101,3 +101,29 @@ def test_groups_are_isomorphic_whatever_their_width():
 
     assert shapes["one"] == shapes["two"]
     assert len(set(shapes.values())) == 4  # without BatchNorm, through a depthwise convolution, flattened to 4 positions each
+
+
+def chunked() -> Pencil:
+    """Eight channels in two halves, as chunk(2) makes them: each has a reader of its own."""
+    p = Pencil()
+    x = p.relu(p.linear(p.input(2, 3), "first", 8))
+    attrs = {"axis": 1, "sizes": (4,), "parts": []}
+    for start in (0, 4):
+        attrs["parts"].append(p.node("slice", x, shape=(2, 4), index=np.arange(start, start + 4), **attrs))
+    left, right = attrs["parts"]
+    p.output(p.add(p.linear(left, "left", 5), p.linear(right, "right", 5)))
+    return p
+
+
+def test_the_halves_of_a_chunk_stay_equal_and_the_best_of_what_leaves_stays():
+    groups = Groups(chunked().graph)
+    assert [len(shared.classes) for shared in groups.shared] == [4, 4]
+    scores = {0: np.array([1.0, 3, 2, 4]), 1: np.array([9.0, 8, 7, 6])}
+
+    def evened(left, right):
+        found = groups.evened({0: np.array(left, bool), 1: np.array(right, bool)}, scores)
+        return [found[number].astype(int).tolist() for number in (0, 1)]
+
+    assert evened([1, 1, 1, 0], [0, 0, 0, 1]) == [[1, 0, 0, 0], [0, 0, 0, 1]]
+    assert evened([1, 1, 0, 0], [0, 0, 0, 0]) == [[0, 0, 0, 0], [0, 0, 0, 0]]
+    assert evened([1, 0, 1, 0], [0, 0, 1, 1]) == [[1, 0, 1, 0], [0, 0, 1, 1]]
