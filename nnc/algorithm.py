@@ -37,7 +37,7 @@ from nnc_schemas import PruneSpec, Selector, SpecError, parse_config_list
 if TYPE_CHECKING:
     from nnc.objective import Objective
     from nnc.trainer import Trainer
-    from nnc.views import Learning, Views
+    from nnc.views import Learning, Site, Views
 
 
 class Algorithm(ABC):
@@ -72,6 +72,10 @@ class Algorithm(ABC):
 
     def propose(self) -> Masks:
         """Return the masks that the model gets before training; nothing is touched."""
+        return {}
+
+    def rewrites(self) -> Mapping[Site, Array]:
+        """Return weights that take the place of the model's own, asked after `propose`: what stays may make up for what left."""
         return {}
 
     def views(self) -> Views:
@@ -175,7 +179,7 @@ class Pruner(Algorithm):
 
     kind = "prune"
     spec = PruneSpec
-    granularity: ClassVar[Literal["channel", "element"]] = "channel"
+    granularity: Literal["channel", "element"] = "channel"
 
     def __init__(
         self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, *, allow_inexact: bool = False, **options: Any
@@ -183,7 +187,7 @@ class Pruner(Algorithm):
         super().__init__(model, config_list, example_inputs, **options)
         self.allow_inexact = allow_inexact
         layers = self.adapter.layers()
-        self._governed = resolve(self.specs, layers)
+        self._governed = resolve(self.specs, layers, self.treats)
         self._layers = {layer.name: layer for layer in layers if layer.name in self._governed}
         check_ties(self._governed, self.specs, self._layers)
 
@@ -194,6 +198,10 @@ class Pruner(Algorithm):
         A tensor of the framework or a NumPy array, of shape `(out,)` for the granularity "channel", of the weight's shape for
         "element". `layer.weight` is `(out, in, *kernel)`.
         """
+
+    def ranked(self, scores: Array) -> Array:
+        """Return a layer's scores as its granules are to be compared; the default compares the scores themselves."""
+        return scores
 
     def measure(self) -> None:
         """Collect what scores need of the data, before the first `score`; the default needs none."""
@@ -217,7 +225,7 @@ class Pruner(Algorithm):
         """The layers that the config_list selects, by name."""
         return self._layers
 
-    def granules(self) -> list[tuple[PruneSpec, dict[str, Array]]]:
+    def granules(self) -> list[tuple[Any, dict[str, Array]]]:
         """Return what can leave together: the entry, and which granule each output channel of a parameter belongs to (-1: none).
 
         With example inputs these are the graph's groups, without them each layer on its own.
@@ -249,7 +257,7 @@ class Pruner(Algorithm):
     def _scored(self, layer: Layer, earlier: Masks) -> Scored:
         shape = layer.parameters["weight"]
         granules = shape if self.granularity == "element" else shape[:1]
-        scores = self._checked(to_float64(self.score(layer)), granules, layer.name)
+        scores = self.ranked(self._checked(to_float64(self.score(layer)), granules, layer.name))
         if layer.name in earlier:
             # What is masked already goes first, so that pruning twice is pruning once, whatever the score says of zeros.
             scores = np.where(_gone(earlier[layer.name]["weight"], granules), -np.inf, scores)

@@ -7,17 +7,22 @@ Either all of it is on the model afterwards or, after an exception, the model is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 from nnc.adapter import Adapter, Masks, TrainableAdapter
 from nnc.errors import ConfigError, ModelError
+from nnc.graph.ir import Array
 from nnc.masks import merge
 from nnc.views import Learning, Site, View
 
 if TYPE_CHECKING:
     from nnc.algorithm import Algorithm
+
+#: The user's own weights where an algorithm has put others in their place, by model.
+_ORIGINALS: WeakKeyDictionary[Any, dict[Site, Array]] = WeakKeyDictionary()
 
 
 def trainable(adapter: Adapter, purpose: str) -> TrainableAdapter:
@@ -38,6 +43,8 @@ def attach(adapter: Adapter, algorithms: Iterable[Algorithm], teacher: Any = Non
     objectives = [objective for one in chosen for objective in one.objectives()]
     learning = _groups(chosen)
     with restored(adapter):
+        for one in chosen:
+            _rewrite(adapter, one.rewrites())
         adapter.set_masks(masks)
         if views or objectives or optimizer is not None:
             ready = trainable(adapter, chosen[0].name if chosen else "an optimizer")
@@ -48,9 +55,21 @@ def attach(adapter: Adapter, algorithms: Iterable[Algorithm], teacher: Any = Non
 
 
 def detach(adapter: Adapter) -> None:
-    """Take everything off the model: it is the user's own again, with the numbers that training gave it."""
+    """Take everything off the model: it is the user's own again, with the numbers that training gave it.
+
+    Weights that an algorithm had put in the place of the user's are the user's again.
+    """
     off(adapter)
     adapter.set_masks({})
+    originals = _ORIGINALS.pop(adapter.model, None)
+    if originals:
+        trainable(adapter, "rewriting").write(originals)
+
+
+def _rewrite(adapter: Adapter, weights: Mapping[Site, Array]) -> None:
+    if weights:
+        before = trainable(adapter, "rewriting").write(weights)
+        _ORIGINALS[adapter.model] = {**before, **_ORIGINALS.get(adapter.model, {})}
 
 
 def off(adapter: Adapter) -> None:
@@ -63,12 +82,17 @@ def off(adapter: Adapter) -> None:
 
 @contextmanager
 def restored(adapter: Adapter) -> Iterator[None]:
-    """After an exception in the block the model has the masks that it had, and no views or objectives."""
-    before = adapter.masks()
+    """After an exception in the block the model has the masks and weights that it had, and no views or objectives."""
+    before, rewritten = adapter.masks(), dict(_ORIGINALS.get(adapter.model, {}))
     try:
         yield
     except BaseException:
         off(adapter)
+        fresh = {site: array for site, array in _ORIGINALS.pop(adapter.model, {}).items() if site not in rewritten}
+        if fresh:
+            trainable(adapter, "rewriting").write(fresh)
+        if rewritten:
+            _ORIGINALS[adapter.model] = rewritten
         adapter.set_masks(before)
         raise
 

@@ -1,0 +1,172 @@
+"""A weight is worth what training does with it: what moves away from zero stays.
+
+    hard     keep the highest scores, so many as a cubic schedule says        S <- S - rate * sum w * dL/dw
+    soft     keep what has sigmoid(S) above a threshold, with a penalty on sigmoid(S)
+
+The score belongs to what can leave: a channel or a head with example inputs, else a row of the weight; or to each element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnc.adapter import Layer, Ops
+from nnc.algorithm import Algorithm, Pruner
+from nnc.errors import ConfigError
+from nnc.graph.ir import Array
+from nnc.instruments import trainable
+from nnc.objective import Objective, Seen
+from nnc.views import Learning, Site, State, Variable, View
+from nnc_schemas.learned import MovementSpec
+
+_VIEW = "movement"
+
+
+class MovementPruner(Pruner):
+    """Weights that training moves towards zero leave; scores are learned beside the weights.
+
+    Sanh et al., Movement Pruning, NeurIPS 2020, arXiv:2005.07683, sections 3 and 4; blocks and heads: Lagunas et al., 2021,
+    arXiv:2109.04838. Needs training.
+    """
+
+    name = "movement"
+    spec = MovementSpec
+    learns = True
+
+    def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, **options: Any) -> None:
+        super().__init__(model, config_list, example_inputs, **options)
+        self._views = self._by_element() if self.granularity == "element" else self._by_granule()
+
+    def _own(self, config_list: Any) -> tuple[Any, ...]:
+        chosen = {spec.element for spec in Algorithm._own(self, config_list) if not spec.exclude}
+        if len(chosen) > 1:
+            raise ConfigError("config_list: element is true in one entry and false in another; give all entries one granularity.")
+        self.granularity = "element" if chosen == {True} else "channel"
+        return super()._own(config_list)
+
+    def _by_element(self) -> dict[Site, Movement]:
+        made = {}
+        for name, layer in self.layers.items():
+            shape = layer.parameters["weight"]
+            made[Site(name, "weight")] = Movement(self.entry(name), (Part(name, None, shape, 1.0),))
+        return made
+
+    def _by_granule(self) -> dict[Site, Movement]:
+        found: dict[Site, Movement] = {}
+        for number, (entry, rows) in enumerate(self.granules()):
+            count = 1 + max(int(vector.max()) for vector in rows.values())
+            scored = sum(int((vector >= 0).sum()) for path, vector in rows.items() if path.endswith("weight"))
+            for path, vector in rows.items():
+                layer, _, parameter = path.rpartition(".")
+                site = Site(layer, parameter)
+                part = Part(f"group {number}", vector, (count,), count / scored)
+                # A parameter may belong to several groups, as that of a concatenation's reader does.
+                found[site] = Movement(entry, (*(found[site].parts if site in found else ()), part))
+        return found
+
+    def views(self) -> Mapping[Site, tuple[View, ...]]:
+        return {site: (view,) for site, view in self._views.items()}
+
+    def learning(self) -> Mapping[str, Learning]:
+        return {view.group: Learning(view.entry.score_rate, "sgd") for view in self._views.values()}
+
+    def objectives(self) -> Sequence[Objective]:
+        soft = {site: view for site, view in self._views.items() if view.entry.mode == "soft"}
+        return (ScorePenalty(soft),) if soft else ()
+
+    def score(self, layer: Layer) -> Any:
+        """Return the learned score of each output channel, `(out,)`, or of each element; soft: its sigmoid.
+
+        A granule's score is spread over its channels, so that their sum is the granule's.
+        """
+        view = self._views.get(Site(layer.name, "weight"))
+        shape = layer.parameters["weight"]
+        if view is None:  # in no group that can leave
+            return np.zeros(shape[:1])
+        numbers = trainable(self.adapter, self.name).numbers()[str(Site(layer.name, "weight")), _VIEW]
+        return sum(view.spread(part, numbers[f"scores{index}"], shape) for index, part in enumerate(view.parts))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Scores of one group: which of them each row has (-1: none), or None where each element has its own.
+
+    `shared` names them, so that all members of the group learn the same; `share` is a row's part of its granule's score.
+    """
+
+    shared: str
+    rows: Array | None
+    shape: tuple[int, ...]
+    share: float
+
+
+class Movement(View):
+    """Shows a parameter times a mask of its scores' making; the mask's gradient goes to the scores as if they were the mask."""
+
+    name = _VIEW
+
+    def __init__(self, entry: MovementSpec, parts: tuple[Part, ...]) -> None:
+        self.entry = entry
+        self.parts = parts
+        self.group = f"movement scores at {entry.score_rate:g}"
+
+    def variables(self) -> Mapping[str, Variable]:
+        return {
+            f"scores{index}": Variable(np.zeros(part.shape, np.float32), trainable=True, group=self.group, shared=f"movement {part.shared}")
+            for index, part in enumerate(self.parts)
+        }
+
+    def __call__(self, x: Any, state: State, ops: Ops, training: bool) -> Any:
+        for index, part in enumerate(self.parts):
+            scores = state[f"scores{index}"]
+            mask = ops.stop_gradient(self._keep(scores, part, state, ops) - scores) + scores
+            x = x * (mask if part.rows is None else _of_rows(mask, part.rows, len(x.shape), ops))
+        return x
+
+    def _keep(self, scores: Any, part: Part, state: State, ops: Ops) -> Any:
+        """Return 1 for what stays, 0 for what is masked, float32 in the scores' shape."""
+        if self.entry.mode == "soft":
+            return ops.astype(ops.sigmoid(scores) > self.entry.threshold, ops.float32)
+        size = int(np.prod(part.shape))
+        leaving = ops.floor(self.entry.amount * size * self._progress(state.step, ops) + 1e-6)
+        return ops.astype(scores >= ops.kth_smallest(scores, ops.astype(leaving, ops.int32) + 1), ops.float32)
+
+    def _progress(self, step: Any, ops: Ops) -> Any:
+        """Return how much of the final sparsity is due at a step: 1 - (1 - t)^3 between warm-up and cool-down (arXiv:1710.01878)."""
+        length = max(1, self.entry.cool_down - self.entry.warm_up)
+        t = ops.clip((ops.astype(step, ops.float32) - self.entry.warm_up) / length, 0.0, 1.0)
+        return 1.0 - (1.0 - t) ** 3
+
+    def spread(self, part: Part, scores: Array, shape: tuple[int, ...]) -> Array:
+        """Return the scores as a layer's granules have them."""
+        worth = 1 / (1 + np.exp(-scores.astype(np.float64))) if self.entry.mode == "soft" else scores.astype(np.float64)
+        if part.rows is None:
+            return worth
+        return np.where(part.rows >= 0, worth[part.rows], 0.0) * part.share
+
+
+class ScorePenalty(Objective):
+    """regular_scale * mean of sigmoid(scores): what pulls soft scores below the threshold."""
+
+    name = _VIEW
+
+    def __init__(self, views: Mapping[Site, Movement]) -> None:
+        self.scores: dict[str, tuple[Site, str, float]] = {}
+        for site, view in views.items():
+            for index, part in enumerate(view.parts):
+                self.scores[part.shared] = (site, f"scores{index}", view.entry.regular_scale)
+
+    def terms(self, seen: Seen, ops: Ops) -> Mapping[str, Any]:
+        means = [ops.mean(ops.sigmoid(seen.views[site, _VIEW][name])) * scale for site, name, scale in self.scores.values()]
+        return {"scores": sum(means[1:], means[0]) / len(means)}
+
+
+def _of_rows(mask: Any, rows: Array, ndim: int, ops: Ops) -> Any:
+    """Return a mask over granules as one over rows, shaped to multiply a parameter; rows without a granule have 1."""
+    one = ops.ones_like(mask[:1])
+    index = ops.asarray(np.where(rows >= 0, rows, mask.shape[0]).astype(np.int32))
+    return ops.reshape(ops.take(ops.concat([mask, one], axis=0), index, axis=0), (len(rows), *(1,) * (ndim - 1)))
