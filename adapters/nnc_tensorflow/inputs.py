@@ -14,7 +14,7 @@ import tensorflow as tf
 from nnc.errors import ConfigError, nearest
 
 
-def tensors_of(example_inputs: Any) -> list[tf.Tensor]:
+def tensors_of(example_inputs: Any, place: str = "example_inputs") -> list[tf.Tensor]:
     """Return the example inputs as tensors, flattened in order: an array, a sequence of them, or a dict by input name.
 
     Raises `ConfigError` for what is no array.
@@ -24,20 +24,20 @@ def tensors_of(example_inputs: Any) -> list[tf.Tensor]:
     try:
         return [_tensor(value) for value in values]
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"example_inputs: {error}. Give an array or a tensor, a list of them, or a dict by input name.") from None
+        raise ConfigError(f"{place}: {error}. Give an array or a tensor, a list of them, or a dict by input name.") from None
 
 
-def caller(model: keras.Layer, example_inputs: Any, training: bool = False) -> Callable[..., Any]:
+def caller(model: keras.Layer, example_inputs: Any, training: bool = False, place: str = "example_inputs") -> Callable[..., Any]:
     """Return a function of the flattened tensors that calls the model, in inference mode unless `training`.
 
     Raises `ConfigError` where the model's inputs have other names, another number, or other shapes.
     """
     declared = getattr(model, "inputs", None)
-    tensors = tensors_of(example_inputs)
+    tensors = tensors_of(example_inputs, place)
     if isinstance(example_inputs, Mapping):
-        return _by_name(model, list(example_inputs), tensors, declared, training)
+        return _by_name(model, list(example_inputs), tensors, declared, training, place)
     if declared:
-        _fits(declared, tensors)
+        _fits(declared, tensors, place)
         single = not isinstance(example_inputs, (list, tuple))
         structure = model.input if hasattr(model, "input") else declared
         if len(declared) == 1 and (single or not isinstance(structure, (list, tuple))):
@@ -76,13 +76,15 @@ def _called(
     return run
 
 
-def _by_name(model: keras.Layer, names: list[str], tensors: Sequence[tf.Tensor], declared: Any, training: bool) -> Callable[..., Any]:
+def _by_name(
+    model: keras.Layer, names: list[str], tensors: Sequence[tf.Tensor], declared: Any, training: bool, place: str
+) -> Callable[..., Any]:
     if declared:
         known = {tensor.name: tensor for tensor in declared}
         for name in names:
             if name not in known:
-                raise ConfigError(f"example_inputs: the model has no input {name!r}{nearest(name, known)}. It has {', '.join(known)}.")
-        _fits([known[name] for name in names], tensors)
+                raise ConfigError(f"{place}: the model has no input {name!r}{nearest(name, known)}. It has {', '.join(known)}.")
+        _fits([known[name] for name in names], tensors, place)
     elif set(names) <= set(_call_parameters(model)):
         return _called(model, lambda values: ((), dict(zip(names, values, strict=True))), training)
     return _called(model, lambda values: ((dict(zip(names, values, strict=True)),), {}), training)
@@ -101,16 +103,16 @@ def _positions(model: keras.Layer) -> int:
     return sum(p.kind in positional and p.name not in ("training", "mask") for p in parameters)
 
 
-def _fits(declared: Sequence[Any], tensors: Sequence[tf.Tensor]) -> None:
+def _fits(declared: Sequence[Any], tensors: Sequence[tf.Tensor], place: str) -> None:
     """Compare the shapes of tensors with those of the model's inputs; None there fits any size."""
     if len(declared) != len(tensors):
-        raise ConfigError(f"example_inputs: {len(tensors)} given, but the model has {len(declared)} inputs: {_shapes(declared)}.")
+        raise ConfigError(f"{place}: {len(tensors)} given, but the model has {len(declared)} inputs: {_shapes(declared)}.")
     for number, (expected, given) in enumerate(zip(declared, tensors, strict=True)):
         shape = tuple(given.shape)
         if len(shape) != len(expected.shape) or any(e not in (None, g) for e, g in zip(expected.shape, shape, strict=True)):
-            place = f"example_inputs[{number}]" if len(declared) > 1 else "example_inputs"
+            which = f"{place}[{number}]" if len(declared) > 1 else place
             wanted = f"{expected.name!r} has {tuple(expected.shape)} (None: any size)"
-            raise ConfigError(f"{place}: the shape is {shape}, but the model's input {wanted}.")
+            raise ConfigError(f"{which}: the shape is {shape}, but the model's input {wanted}.")
 
 
 def _shapes(declared: Sequence[Any]) -> str:

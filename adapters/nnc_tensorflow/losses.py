@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from nnc.errors import ConfigError, TrainingError
 from nnc.trainer import calls_model, inputs_and_targets
-from nnc_tensorflow.inputs import calling
+from nnc_tensorflow.inputs import caller, tensors_of
 from nnc_tensorflow.objectives import task_loss
 from nnc_tensorflow.swap import own_method
 
@@ -27,18 +27,26 @@ def task(model: keras.Layer, loss: Loss, batch: Any, training: bool) -> Any:
     """Return the user's loss of a batch of tensors, without what objectives add; None where there is none."""
     if loss is not None and calls_model(loss):
         return loss(model, batch)
-    call = calling(model, training)
     if loss is not None:
         inputs, targets = inputs_and_targets(batch)
-        return tf.add_n([_mean(loss, targets, call(inputs)), *_added(model)])
-    compiled = getattr(model, "_compile_loss", None) is not None
-    whole = isinstance(batch, Mapping) and not compiled
-    x, y = (batch, None) if whole else inputs_and_targets(batch)
-    outputs = call(x)
+        return tf.add_n([_mean(loss, targets, _run(model, inputs, training)), *_added(model)])
+    x, y = _split(model, batch)
+    outputs = _run(model, x, training)
     carried = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
     if carried is not None:
         return carried
     return task_loss(model, own_method(model, "compute_loss"), x, y, outputs, None, training=training)
+
+
+def _split(model: keras.Layer, batch: Any) -> tuple[Any, Any]:
+    """Return inputs and targets for a compiled loss; without one a dict, or what is no pair, is inputs alone."""
+    compiled = getattr(model, "_compile_loss", None) is not None
+    pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+    return inputs_and_targets(batch) if compiled or pair else (batch, None)
+
+
+def _run(model: keras.Layer, inputs: Any, training: bool) -> Any:
+    return caller(model, inputs, training, "Trainer.data")(*tensors_of(inputs, "Trainer.data"))
 
 
 def scalar(value: Any) -> Any:

@@ -26,7 +26,7 @@ def forward_pass(model: keras.Layer, batch: Any, sites: Collection[Site], traini
     Raises `ConfigError` where the model rejects the batch, or does not reach a site.
     """
     layers, record = named_layers(model), Record()
-    call, tensors = caller(model, batch, training), tensors_of(batch)
+    call, tensors = caller(model, batch, training, "batch"), tensors_of(batch, "batch")
     with tapped(layers, sites, record), stop_recording():
         try:
             outputs = call(*tensors)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state  # the only place that tells what `training` is within a call
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope  # no public name tells what a layer computes in
