@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnc.registry import adapter_for, algorithm
 from nnc.select import resolve
+from nnc.ties import check_ids
 from nnc_schemas import Recipe, Selector
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def _sharing(entries: Sequence[Selector]) -> Iterator[tuple[type[Algorithm], lis
 
 def _competing(model: Any, entries: Sequence[Selector]) -> Iterator[tuple[type[Algorithm], list[Selector]]]:
     eligible = next(_class(spec) for spec in entries if spec.algorithm).treats
-    governing = {entries[index].algorithm for index in resolve(entries, adapter_for(model).layers(), eligible).values()}
+    governed = resolve(entries, adapter_for(model).layers(), eligible)
+    check_ids(governed, entries)
+    governing = {entries[index].algorithm for index in governed.values()}
     for cls in dict.fromkeys(_class(spec) for spec in entries if spec.algorithm):
         if cls.name in governing:
             yield cls, [spec if spec.algorithm == cls.name else _left_alone(spec, cls.name) for spec in entries]

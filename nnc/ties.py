@@ -19,7 +19,7 @@ from nnc.allocation import Scored, allocate
 from nnc.errors import ConfigError, nearest
 from nnc.graph.ir import Array
 from nnc.masks import from_kept
-from nnc_schemas import PruneSpec
+from nnc_schemas import PruneSpec, Selector
 
 #: How the scores of channels that leave together become one.
 COMBINE: Mapping[str, Callable[..., Any]] = {"sum": np.sum, "mean": np.mean, "max": np.max}
@@ -89,8 +89,15 @@ def check_ties(governed: Mapping[str, int], specs: Sequence[PruneSpec], layers: 
         _check_align(name, specs[index], governed, specs)
     for members in ties(governed, specs):
         _check_sizes(members, governed, specs, layers)
+    check_ids(governed, specs)
+
+
+def check_ids(governed: Mapping[str, int], specs: Sequence[Selector]) -> None:
+    """Raise `ConfigError` where entries that share an id are of different algorithms, or ask different totals."""
+    indices = dict.fromkeys(governed.values())
+    pruning = [spec for spec in (specs[index] for index in indices) if isinstance(spec, PruneSpec)]
     for key in ("dependency_group", "global_group"):
-        _check_ids(key, governed, specs)
+        _check_ids(key, pruning)
 
 
 def _check_align(name: str, spec: PruneSpec, governed: Mapping[str, int], specs: Sequence[PruneSpec]) -> None:
@@ -118,11 +125,10 @@ def _check_sizes(members: Sequence[str], governed: Mapping[str, int], specs: Seq
     raise ConfigError(f"{place}: these layers shall lose the same output channels and have different numbers of them: {told(sizes)}.")
 
 
-def _check_ids(key: str, governed: Mapping[str, int], specs: Sequence[PruneSpec]) -> None:
+def _check_ids(key: str, specs: Sequence[PruneSpec]) -> None:
     """Entries that share an id must agree on what makes their scores and amounts comparable."""
     first: dict[int | str, PruneSpec] = {}
-    for index in dict.fromkeys(governed.values()):
-        spec = specs[index]
+    for spec in specs:
         group = getattr(spec, key)
         if group is None:
             continue

@@ -68,6 +68,16 @@ def test_one_branch_of_a_residual_add_is_left_alone_with_both_named(framework):
     assert len(gone(masks, "hidden")) == 8
 
 
+def test_two_algorithms_share_no_group_of_ranks(framework):
+    entries = [
+        {"op_names": [name], "algorithm": algorithm, "total_sparsity": 0.5, "global_group_id": "g"}
+        for name, algorithm in (("mix", "l1_norm"), ("hidden", "fpgm"))
+    ]
+
+    with pytest.raises(nnc.ConfigError, match=r"config_list\[1\]\.global_group_id: 'g' is shared with config_list\[0\] of another"):
+        nnc.compress(framework.build("residual"), entries)
+
+
 def test_an_isomorphic_ranking_needs_example_inputs(framework):
     with pytest.raises(nnc.ConfigError, match=r"config_list\[0\]\.ranking: isomorphic .* pass example_inputs=\."):
         L1NormPruner(framework.build("residual"), [{"total_sparsity": 0.5, "ranking": "isomorphic"}])
