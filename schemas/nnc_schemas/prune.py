@@ -134,7 +134,8 @@ class PruneSpec(Selector):
         yield from self._excluding_contradicts() if self.exclude else (*self._lacks(), *self._impossible())
 
     def _excluding_contradicts(self) -> Iterator[str]:
-        given = self._given(tuple(name for name in type(self).model_fields if name not in Selector.model_fields))
+        own = (name for name in type(self).model_fields if name not in Selector.model_fields)
+        given = self._given(tuple(name for name in own if name in self.model_fields_set))
         if given:
             yield f"exclude contradicts {given[0]}: an excluded layer is left alone"
         if not self.selects:
