@@ -159,10 +159,11 @@ class Network(keras.Model):
     def __init__(self, program: Program) -> None:
         super().__init__()
         self.program = program
-        self.made = [_made(step, read) for step, read in program.layers().values()]
+        for name, (step, read) in program.layers().items():
+            setattr(self, name, _made(step, read))
 
     def call(self, x):
-        return _run(self.program, {layer.name: layer for layer in self.made}, x)
+        return _run(self.program, {name: getattr(self, name) for name in self.program.layers()}, x)
 
 
 def build(program: Program) -> tuple[keras.Model, np.ndarray]:
@@ -173,7 +174,7 @@ def build(program: Program) -> tuple[keras.Model, np.ndarray]:
     if program.seed % 2:
         model = Network(program)
         model(x)
-        made = model.made
+        made = model.layers
     else:
         named = {name: _made(step, read) for name, (step, read) in program.layers().items()}
         given = keras.Input(x.shape[1:])
