@@ -124,6 +124,16 @@ def cumulative_sum(x: Any, *, axis: int = 0) -> Any:
     return tf.cumsum(x, axis)
 
 
+def only(x: Any, keep: Any) -> Any:
+    """Return `where(keep, x, 0)`, `keep` a tensor of truth values of the shape of `x`."""
+    return tf.where(keep, x, tf.zeros_like(x))
+
+
+def clip_gradient(gradient: Any, x: Any, low: float, high: float) -> Any:
+    """Return `gradient` where low <= x <= high, else 0."""
+    return tf.where((x >= low) & (x <= high), gradient, tf.zeros_like(gradient))
+
+
 def kth_smallest(x: Any, k: Any) -> Any:
     """Return the k-th smallest number, counted from 1, of all numbers in a tensor, as a scalar; no gradient flows through it."""
     flat, place = tf.stop_gradient(tf.reshape(x, (-1,))), tf.cast(k, tf.int32) - 1

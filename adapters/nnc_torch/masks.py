@@ -19,6 +19,7 @@ from nnc.adapter import Masks
 from nnc_torch import objectives, views
 from nnc_torch.chains import attach, detach
 from nnc_torch.layers import canonical, layers_of, native, parametrizations, private, public, stored_parameters
+from nnc_torch.ops import only
 
 
 class Mask(nn.Module):
@@ -30,7 +31,7 @@ class Mask(nn.Module):
         self.register_buffer("keep", keep, persistent=False)
 
     def forward(self, stored: torch.Tensor) -> torch.Tensor:
-        return torch.where(self.keep, stored, 0.0)  # not a product: 0 * nan is nan
+        return only(stored, self.keep)  # not a product: 0 * nan is nan
 
 
 def masks_of(model: nn.Module) -> Masks:

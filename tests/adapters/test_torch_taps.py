@@ -236,3 +236,38 @@ def test_ops_have_the_names_of_the_array_api():
     assert ops.cumulative_sum(x, axis=1).tolist() == [[1.0, -1.0], [3.0, 3.5]]
     assert torch.allclose(ops.log_softmax(x, axis=0), torch.log(ops.softmax(x, axis=0)))
     assert not ops.stop_gradient(x.requires_grad_()).requires_grad
+
+
+def test_only_shows_what_is_kept_and_hides_nan():
+    x = torch.tensor([float("nan"), 2.0, -3.0], requires_grad=True)
+
+    shown = ops.only(x, torch.tensor([False, True, False]))
+    shown.backward(torch.tensor([float("inf"), 5.0, 7.0]))
+
+    assert shown.tolist() == [0.0, 2.0, 0.0]
+    assert x.grad.tolist() == [0.0, 5.0, 0.0]
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_only_is_where_in_every_type_and_layout(kind):
+    x = torch.randn(6, 5).to(kind).T
+    keep = x > 0
+
+    assert torch.equal(ops.only(x, keep), torch.where(keep, x, 0.0))
+
+
+def test_the_gradient_of_clip_passes_the_bounds_themselves():
+    x = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5])
+
+    assert ops.clip_gradient(torch.full((5,), 3.0), x, -1, 1).tolist() == [0.0, 3.0, 3.0, 3.0, 0.0]
+
+
+def test_a_masked_model_can_be_exported():
+    model = nn.Sequential(nn.Linear(2, 2))
+    TorchAdapter(model).set_masks({"0": {"weight": np.array([[True, False], [True, True]])}})
+    x = torch.randn(1, 2)
+
+    program = torch.export.export(model.eval(), (x,), strict=False)
+
+    assert torch.allclose(program.module()(x), model(x))
+    assert not any("view.dtype" in str(node.target) for node in program.graph.nodes)
