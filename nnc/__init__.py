@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnc.errors import (
     ConfigError,
+    LeftAlone,
     MissingFramework,
     ModelError,
     NncError,
@@ -53,6 +54,7 @@ _HOMES = {
 __all__ = [
     "ConfigError",
     "Distiller",
+    "LeftAlone",
     "MissingFramework",
     "ModelError",
     "ModelSpeedup",
