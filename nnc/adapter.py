@@ -164,6 +164,10 @@ class Adapter(Protocol):
         """Note on the model that `plans` made it."""
         ...
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of the report should know of this small model besides its plan, as a config that cannot say its sizes."""
+        ...
+
     def tensors(self) -> dict[str, Array]:
         """Return every stored parameter and buffer by its canonical path, in the framework's own layout."""
         ...

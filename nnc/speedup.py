@@ -165,6 +165,7 @@ def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation) -> 
         if wrong is None and error is None:
             if _held(plan, graph):
                 _check_numbers(graph, trace.graph)
+            plan = replace(plan, notes=(*plan.notes, *adapter.notes()))
             adapter.remember((*adapter.plans()[:-1], plan))
             return plan, trace.outputs
         place = _place(wrong, found, waiting, error)

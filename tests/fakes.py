@@ -95,6 +95,9 @@ class FakeAdapter:
     def remember(self, plans):
         self.model.made_by = plans
 
+    def notes(self):
+        return ()
+
     def tensors(self):
         return {f"{name}.{key}": value for name, given in self.model.parameters.items() for key, value in given.items()}
 

@@ -82,6 +82,9 @@ class OnnxAdapter:
     def remember(self, plans: tuple[Plan, ...]) -> None:
         storage.remember(self.model, tuple(plans))
 
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def tensors(self) -> dict[str, Array]:
         return storage.tensors(self.model)
 

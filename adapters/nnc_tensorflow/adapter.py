@@ -100,6 +100,9 @@ class TensorFlowAdapter:
     def remember(self, plans: tuple[Plan, ...]) -> None:
         self.model.__dict__[PLANS] = tuple(plans)  # written past Keras' own attribute tracking
 
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def tensors(self) -> dict[str, Array]:
         return storage.tensors(self.model)
 

@@ -58,6 +58,9 @@ class TorchAdapter(Trainable):
     def remember(self, plans: tuple[Plan, ...]) -> None:
         self.model._nnc_plans = tuple(plans)
 
+    def notes(self) -> tuple[str, ...]:
+        return getattr(self.model, "_nnc_notes", ())
+
     def tensors(self) -> dict[str, Array]:
         return stored.tensors(self.model)
 

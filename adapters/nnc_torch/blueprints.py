@@ -11,20 +11,19 @@ from torch import nn
 
 from nnc.errors import StorageError
 from nnc.graph.plan import Plan
+from nnc_torch.configs import as_built, is_transformers
 from nnc_torch.forward import rewrite
 from nnc_torch.surgery import shrink
 
 
 def blueprint(model: nn.Module) -> dict[str, Any] | None:
     """Return transformers' class name, config and the plans that cut the model since; None for a class that is not transformers' own."""
-    transformers = sys.modules.get("transformers")
-    if transformers is None or not isinstance(model, transformers.PreTrainedModel):
-        return None
     name = type(model).__name__
-    if getattr(transformers, name, None) is not type(model):
+    if not is_transformers(model) or getattr(sys.modules["transformers"], name, None) is not type(model):
         return None
     plans = [plan.to_dict() for plan in getattr(model, "_nnc_plans", ())]
-    return {"transformers": name, "config": json.loads(model.config.to_json_string(use_diff=False)), "plans": plans}
+    config = as_built(model, json.loads(model.config.to_json_string(use_diff=False)))
+    return {"transformers": name, "config": config, "plans": plans}
 
 
 def rebuild(blueprint: Mapping[str, Any]) -> nn.Module:

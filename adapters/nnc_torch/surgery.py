@@ -20,7 +20,7 @@ from nnc.adapter import Masks
 from nnc.errors import SpeedupError
 from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
-from nnc_torch import multihead
+from nnc_torch import configs, multihead
 from nnc_torch.copies import copied
 from nnc_torch.layers import canonical, is_transformers_linear, join, layers_of, native, private, public
 from nnc_torch.masks import native_masks, unmasked
@@ -57,6 +57,7 @@ def shrink(model: nn.Module, plan: Plan, masks: Masks, folds: Mapping[str, Array
         setattr(small.get_submodule(size.layer), size.attribute, size.new)
     for module in small.modules():
         _follow(module)
+    small._nnc_notes = configs.follow(model, small)
     return small
 
 
