@@ -29,6 +29,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 #: The longest that one architecture may take, in seconds.
 LIMIT = 3600
+#: What is measured in a process of its own, and a key of its result.
+PARTS = {"proof": "difference", "speed": "latency"}
 
 #: In the order of the table.
 NAMES = {
@@ -61,11 +63,12 @@ def main(
     asked = [(framework, name) for framework, names in NAMES.items() for name in names if not only or name in only or framework in only]
     if not asked:
         raise typer.BadParameter(f"no such architecture; there are {', '.join(name for names in NAMES.values() for name in names)}")
-    missing = [] if show else [row for row in asked if redo or not _file(*row).exists()]
-    for framework, name in track(missing, "measuring", console=Console(stderr=True), disable=not missing):
-        _file(framework, name).write_text(json.dumps(measure(framework, name), indent=1) + "\n")
-    everything = [(framework, name) for framework, names in NAMES.items() for name in names]
-    results = {row: json.loads(_file(*row).read_text()) for row in everything if _file(*row).exists()}
+    # First what holds, of all; then how fast it is.
+    missing = [] if show else [(row, part) for part in PARTS for row in asked if redo or not _has(row, part)]
+    for row, part in track(missing, "measuring", console=Console(stderr=True), disable=not missing):
+        _note(row, part, measure(*row, part))
+        write_page(_results(), HERE.parent / "docs")
+    results = _results()
     write_page(results, HERE.parent / "docs")
     chosen = {row: result for row, result in results.items() if row in asked}
     if as_json:
@@ -76,10 +79,10 @@ def main(
         (console if console.is_terminal else Console(width=180)).print(shown(chosen))
 
 
-def measure(framework: str, name: str) -> dict[str, Any]:
+def measure(framework: str, name: str, part: str) -> dict[str, Any]:
     """Return what architecture.py prints, or why it failed."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, str(HERE / "architecture.py"), framework, name]
+    command = [sys.executable, str(HERE / "architecture.py"), framework, name, part]
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT)
     except subprocess.TimeoutExpired:
@@ -89,6 +92,29 @@ def measure(framework: str, name: str) -> dict[str, Any]:
         return {"error": lines[-1][:300] if lines else f"exit status {done.returncode}"}
     result: dict[str, Any] = json.loads(lines[-1])
     return result
+
+
+def _results() -> dict[tuple[str, str], dict[str, Any]]:
+    """Return what is known of each architecture, in the order of the table."""
+    rows = [(framework, name) for framework, names in NAMES.items() for name in names]
+    return {row: known for row in rows if (known := _known(row))}
+
+
+def _known(row: tuple[str, str]) -> dict[str, Any]:
+    path = _file(*row)
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return known
+
+
+def _has(row: tuple[str, str], part: str) -> bool:
+    return PARTS[part] in _known(row)
+
+
+def _note(row: tuple[str, str], part: str, found: dict[str, Any]) -> None:
+    """Add a part to what is known of an architecture; a failure stays until that part succeeds."""
+    known = {key: value for key, value in _known(row).items() if key != f"error in {part}"}
+    known |= {f"error in {part}": found["error"]} if "error" in found else found
+    _file(*row).write_text(json.dumps(known, indent=1) + "\n")
 
 
 def _file(framework: str, name: str) -> Path:

@@ -52,7 +52,7 @@ def _markdown(rows: list[list[str]], framework: str) -> str:
 
 def _summary(results: Results) -> str:
     """Say in numbers what the table shows: exact, none a no-op, at least the peer."""
-    good = {row: result for row, result in results.items() if "error" not in result}
+    good = {row: result for row, result in results.items() if "difference" in result}
     exact = sum(result["difference"] <= EXACT for result in good.values())
     smaller = sum(removed(result["parameters"]) > 0 for result in good.values())
     compared = [(name, at_least_the_peer(result)) for (_, name), result in good.items() if at_least_the_peer(result) is not None]
@@ -66,7 +66,7 @@ def _summary(results: Results) -> str:
 
 
 def _conditions(results: Results) -> str:
-    good = [result for result in results.values() if "error" not in result]
+    good = [result for result in results.values() if "difference" in result]
     hardware = sorted({result["hardware"] for result in good})
     versions: dict[str, Any] = {}
     for result in good:
@@ -81,7 +81,7 @@ def _picture(results: Results, path: Path) -> None:
     from matplotlib.figure import Figure
 
     rcParams["svg.hashsalt"] = "nnc"  # the same results give the same file
-    rows = [(f"{name} ({TITLES[kind]})", result) for (kind, name), result in results.items() if "error" not in result][::-1]
+    rows = [(f"{name} ({TITLES[kind]})", result) for (kind, name), result in results.items() if "difference" in result][::-1]
     figure = Figure(figsize=(10, 0.8 + 0.26 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     names = [name for name, _ in rows]

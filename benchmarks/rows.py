@@ -34,8 +34,8 @@ def shown(results: Results) -> Table:
 
 def row(name: str, result: Mapping[str, Any]) -> list[str]:
     """Return the cells of one architecture."""
-    if "error" in result:
-        return [name, "fails", "", "", "", str(result["error"]), *[""] * 5]
+    if "difference" not in result:
+        return [name, "fails", "", "", "", str(result.get("error in proof", "not measured")), *[""] * 5]
     sizes = [cell for key in ("parameters", "macs") for cell in (_change(*result[key]), f"{removed(result[key]):.1%}")]
     times = [speed_up(result, where, batch) for where in ("framework", "onnxruntime") for batch in ("1", "8")]
     return [name, *sizes, _proof(result["difference"]), peer(result), *times]
@@ -60,7 +60,7 @@ def _proof(difference: float) -> str:
 
 def speed_up(result: Mapping[str, Any], where: str, batch: str) -> str:
     """Return original / small, or what stands in the way."""
-    pair = result["latency"].get(where, {}).get(batch)
+    pair = result.get("latency", {}).get(where, {}).get(batch)
     if pair is None:
         return ""
     return f"{pair[0] / pair[1]:.2f}" if isinstance(pair, list) else "no export"
@@ -84,7 +84,7 @@ def _outcome(outcome: Mapping[str, Any]) -> str:
 def at_least_the_peer(result: Mapping[str, Any]) -> bool | None:
     """Tell whether nnc removes at least what Torch-Pruning does where that is exact; None where it never is."""
     outcomes = [outcome for outcome in (result.get("peer") or {}).values() if outcome and outcome["verdict"] == "exact"]
-    if not outcomes or "error" in result:
+    if not outcomes or "difference" not in result:
         return None
     # To a tenth of a per cent: both round half of an odd number, one up, one down.
     return removed(result["parameters"]) >= max(outcome["removed"] for outcome in outcomes) - 1e-3
