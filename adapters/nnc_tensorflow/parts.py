@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from nnc.errors import ConfigError, nearest
@@ -23,7 +24,7 @@ def parts_of(value: Any) -> list[tuple[Path, Any]]:
 
 
 def _parts(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    if tf.is_tensor(value):
+    if tf.is_tensor(value) or isinstance(value, np.ndarray):  # a model may be called on arrays
         yield path, value
     for step, item in _items(value):
         yield from _parts(item, (*path, step))
