@@ -25,8 +25,8 @@ ATTRIBUTE = "_nnc_instruments"
 class Instruments:
     """`states` are the variables of views by (site, view name), `own` those of objectives by name.
 
-    `watch` is what the objectives know of the latest forward pass, `companion` the optimizer of trained variables, `guard` what stops
-    a step that would leave them untrained.
+    The teacher `follows` the model to another device if it was on the same. `watch` is what the objectives know of the latest forward
+    pass, `companion` the optimizer of trained variables, `guard` what stops a step that would leave them untrained.
     """
 
     views: dict[Site, tuple[View, ...]] = field(default_factory=dict)
@@ -34,6 +34,7 @@ class Instruments:
     objectives: tuple[Objective, ...] = ()
     own: dict[str, Variables] = field(default_factory=dict)
     teacher: nn.Module | None = None
+    follows: bool = False
     watch: Any = None
     learning: Mapping[str, Learning] = field(default_factory=dict)
     companion: Any = None

@@ -195,4 +195,12 @@ class TorchLayer:
 
     @torch.no_grad()
     def _effective(self, parameter: str) -> torch.Tensor:
-        return canonical(self.module, parameter, getattr(self.module, private(self.module, parameter)).detach())
+        name = private(self.module, parameter)
+        chain = [item for item in parametrizations(self.module).get(name, ()) if item.training]
+        try:
+            for item in chain:
+                item.training = False  # to look at a weight is no step of training: no view follows it
+            return canonical(self.module, parameter, getattr(self.module, name).detach())
+        finally:
+            for item in chain:
+                item.training = True

@@ -97,6 +97,7 @@ def set_objectives(model: nn.Module, objectives: Sequence[Objective], teacher: A
     if kept.watch is not None:
         kept.watch.stop()
     kept.objectives, kept.own, kept.teacher, kept.watch = tuple(objectives), own, teacher if objectives else None, None
+    kept.follows = isinstance(teacher, nn.Module) and device_of(teacher) == device_of(model)
     if objectives:
         kept.watch = Watch()
         kept.watch.start(model, objectives, modules)
@@ -147,13 +148,15 @@ def total(model: nn.Module, loss: Any, mask: Any = None) -> torch.Tensor:
             "loss: no forward pass in training mode, with gradients, has run since the last call; call the model, then this, once each."
         )
     call, student = noted
-    teacher = _taught(kept, call, _home(student, model))
+    home = _home(student, model)
+    teacher = _taught(kept, call, home)
     terms: dict[str, torch.Tensor] = {}
     for objective in kept.objectives:
         terms.update(_terms(model, kept, objective, student, teacher, mask))
     weight = prod(objective.task_weight for objective in kept.objectives)
     kept.watch.latest = {name: term.detach() for name, term in terms.items()}
-    together: torch.Tensor = torch.stack([term.to(torch.float32).reshape(()) for term in terms.values()]).sum()
+    # A model may only count its steps: then nothing is added, and without a task there is nothing to learn.
+    together = sum((term.to(torch.float32).reshape(()) for term in terms.values()), torch.zeros((), device=home, requires_grad=not terms))
     if loss is None:
         return together
     kept.watch.latest["task"] = loss.detach() if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
@@ -175,6 +178,8 @@ def _taught(kept: Instruments, call: Call, home: torch.device) -> dict[Site, tor
         found[site] = tensor.detach().clone() if site.layer else tensor.detach()
 
     args, kwargs, half = call
+    if kept.follows and device_of(kept.teacher) != home:
+        kept.teacher.to(home)
     where = device_of(kept.teacher)
     passing = [site for site in sites if not site.is_parameter]
     with inference(kept.teacher), torch.autocast(where.type, half, enabled=half is not None), tapped(kept.teacher, passing, see):

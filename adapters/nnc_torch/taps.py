@@ -119,6 +119,7 @@ def gradients(model: nn.Module, loss: Callable[[Any], Any], sites: Collection[Si
     with ExitStack() as stack:
         leaves = stack.enter_context(_leaves(model, modules, [site for site in sites if site.is_parameter]))
         stack.enter_context(tapped(model, passing, see))
+        stack.enter_context(in_mode(model, False))
         stack.enter_context(torch.enable_grad())
         value = scalar(loss(model))
         require_reached(passing, edges)

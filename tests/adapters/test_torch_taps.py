@@ -127,6 +127,15 @@ def test_gradients_are_those_of_autograd():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_gradients_are_taken_in_inference_mode():
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(1, 1, bias=False))
+
+    _, found = TorchAdapter(model).gradients(lambda model: model(torch.ones(64, 1)).mean(), [Site("1", "weight")])
+
+    assert found[Site("1", "weight")].item() == 1
+    assert model.training and model[0].training
+
+
 def test_masked_entries_have_the_gradient_of_the_effective_weight():
     # y = sum w_i x_i with w = (3, masked 3): y = 3 x_0; d y^2 / d w_i = 2 y x_i.
     model = nn.Sequential(nn.Linear(2, 1, bias=False))

@@ -195,6 +195,15 @@ def test_untrained_variables_are_assigned_in_training_only():
     assert adapter.numbers()["0.output", "counted"]["passes"] == 2
 
 
+def test_to_look_at_a_weight_is_no_step_of_training():
+    adapter = TorchAdapter(network())
+    adapter.set_views({Site("0", "weight"): (Counted(), Plus())})
+
+    assert torch.equal(adapter.layers()[0].weight, adapter.model[0].parametrizations.weight.original + 1)
+
+    assert adapter.numbers()["0.weight", "counted"]["passes"] == 0
+
+
 class ByColumn(View):
     """Weights of the canonical (out, in, *kernel) times 1, 2, ... by their output."""
 
