@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from nnc.graph.ir import Array, Graph, Shape
@@ -40,6 +41,14 @@ class Ops(Protocol):
         `forward(*tensors) -> (y, saved)`, saved a tuple of tensors; `backward(gradient, *saved)` returns one gradient for each of
         `tensors`, or None. Neither records gradients itself.
         """
+        ...
+
+    def only(self, x: Any, keep: Any) -> Any:
+        """Return `where(keep, x, 0)`, `keep` of the shape of `x`; faster than `where` or a product of the two where frameworks can."""
+        ...
+
+    def clip_gradient(self, gradient: Any, x: Any, low: float, high: float) -> Any:
+        """Return the gradient of `clip(x, low, high)`: `gradient` where low <= x <= high, else 0. It has none itself."""
         ...
 
     def kth_smallest(self, x: Any, k: Any) -> Any:
@@ -156,6 +165,15 @@ class Adapter(Protocol):
         """
         ...
 
+    def export(self, path: Path, example_inputs: Any, opset: int | None) -> None:
+        """Write the model as float ONNX to `path`, one file, as it stands without masks and views.
+
+        Weights are initialisers called `<layer>.weight`, and every node notes its layer in its metadata under `nnc.export.LABEL`.
+        The first axis of the inputs is of any size where the model allows it. Raises `ConfigError` for an opset that the framework's
+        exporter does not write, `ExportError` for a model that it cannot convert.
+        """
+        ...
+
     def plans(self) -> tuple[Plan, ...]:
         """Return the plans that made this model from the one that the user built, oldest first."""
         ...
@@ -205,13 +223,14 @@ class TrainableAdapter(Adapter, Protocol):
     def gradients(self, loss: Callable[[Any], Any], sites: Collection[Site]) -> tuple[float, dict[Site, Any]]:
         """Return `loss(model)` of one batch, and its gradient with respect to each of `sites`; stored gradients stay as they are.
 
-        `loss` runs the model and returns a scalar tensor. Of a parameter the gradient is that of the effective one, canonical
-        `(out, in, *kernel)`; masked entries have one too. Of what passes a layer it has that tensor's own layout.
+        `loss` runs the model, which is in inference mode (dropout off, BatchNorm's statistics stay), and returns a scalar tensor.
+        Of a parameter the gradient is that of the effective one, canonical `(out, in, *kernel)`; masked entries have one too. Of what
+        passes a layer it has that tensor's own layout.
         """
         ...
 
     def batch_loss(self, loss: Callable[..., Any] | None, batch: Any) -> Any:
-        """Return the loss of one batch as a scalar tensor; `loss` and `batch` as `nnc.Trainer` describes them."""
+        """Return the loss of one batch in inference mode as a scalar tensor; `loss` and `batch` as `nnc.Trainer` describes them."""
         ...
 
     def seed(self, seed: int) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from nnc.adapter import Layer, Masks
 from nnc.allocation import Scored
 from nnc.arrays import to_float64
 from nnc.errors import ConfigError
-from nnc.graph.ir import Array, Shape
+from nnc.graph.ir import Array, Graph, Shape
 from nnc.instruments import attach, detach, off, restored
 from nnc.joint import granules, joint_masks
 from nnc.masks import merge, unmasked
@@ -236,9 +237,7 @@ class Pruner(Algorithm):
                 (self.entry(name), {f"{name}.{key}".lstrip("."): rows[name] for key in ("weight", "bias") if key in layer.parameters})
                 for name, layer in self._layers.items()
             ]
-        with unmasked(self.adapter):
-            graph = self.adapter.structure(self.example_inputs)
-        return [(self.specs[index], rows) for index, rows in granules(graph, self._governed, self.specs, self.allow_inexact)]
+        return [(self.specs[index], rows) for index, rows in granules(self._graph, self._governed, self.specs, self.allow_inexact)]
 
     def decide(self) -> Masks:
         """Return the masks that the scores of now decide."""
@@ -250,9 +249,13 @@ class Pruner(Algorithm):
 
     def _jointly(self, scored: Mapping[str, Scored]) -> Masks:
         """Let layers that can only shrink together choose together: what is masked can then leave."""
+        return joint_masks(self._graph, self.adapter.layers(), scored, self._governed, self.specs, self.allow_inexact)
+
+    @cached_property
+    def _graph(self) -> Graph:
+        """The model's structure, which training does not change; recorded before views stand in front of the parameters."""
         with unmasked(self.adapter):
-            graph = self.adapter.structure(self.example_inputs)
-        return joint_masks(graph, self.adapter.layers(), scored, self._governed, self.specs, self.allow_inexact)
+            return self.adapter.structure(self.example_inputs)
 
     def _scored(self, layer: Layer, earlier: Masks) -> Scored:
         shape = layer.parameters["weight"]

@@ -71,11 +71,6 @@ class Learning:
 class State(Protocol):
     """A view's variables in the framework: `state["scale"]` is a tensor that gradients flow to if it is trained."""
 
-    @property
-    def step(self) -> Any:
-        """How many steps the optimizer has made since views or objectives were first set, a scalar integer tensor."""
-        ...
-
     def __getitem__(self, name: str) -> Any: ...
 
     def assign(self, name: str, value: Any) -> None:

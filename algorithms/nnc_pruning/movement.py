@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnc.adapter import Layer, Ops
+from nnc.adapter import Layer, Masks, Ops
 from nnc.algorithm import Algorithm, Pruner
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array
@@ -24,6 +24,7 @@ from nnc.views import Learning, Site, State, Variable, View
 from nnc_schemas.learned import MovementSpec
 
 _VIEW = "movement"
+_STEP = "step"
 
 
 class MovementPruner(Pruner):
@@ -75,8 +76,14 @@ class MovementPruner(Pruner):
         return {view.group: Learning(view.entry.score_rate, "sgd") for view in self._views.values()}
 
     def objectives(self) -> Sequence[Objective]:
-        soft = {site: view for site, view in self._views.items() if view.entry.mode == "soft"}
-        return (ScorePenalty(soft),) if soft else ()
+        return (Progress(self._views),)
+
+    def finish(self) -> Masks:
+        numbers = trainable(self.adapter, self.name).numbers()
+        if not any(float(given[_STEP]) for (_, view), given in numbers.items() if view == _VIEW):
+            remedy = "train with nnc.Trainer or fit, or call loss = compressed.loss(loss) in your loop"
+            raise ConfigError(f"{self.name}: no training step has been made, so nothing has moved; {remedy}.")
+        return super().finish()
 
     def score(self, layer: Layer) -> Any:
         """Return the learned score of each output channel, `(out,)`, or of each element; soft: its sigmoid.
@@ -115,10 +122,9 @@ class Movement(View):
         self.group = f"movement scores at {entry.score_rate:g}"
 
     def variables(self) -> Mapping[str, Variable]:
-        return {
-            f"scores{index}": Variable(np.zeros(part.shape, np.float32), trainable=True, group=self.group, shared=f"movement {part.shared}")
-            for index, part in enumerate(self.parts)
-        }
+        zeros = ((f"scores{index}", part, np.zeros(part.shape, np.float32)) for index, part in enumerate(self.parts))
+        scores = {name: Variable(zero, True, self.group, f"movement of {part.shared}") for name, part, zero in zeros}
+        return {**scores, _STEP: Variable(np.zeros((), np.float32), shared="movement's step")}
 
     def __call__(self, x: Any, state: State, ops: Ops, training: bool) -> Any:
         for index, part in enumerate(self.parts):
@@ -132,13 +138,13 @@ class Movement(View):
         if self.entry.mode == "soft":
             return ops.astype(ops.sigmoid(scores) > self.entry.threshold, ops.float32)
         size = int(np.prod(part.shape))
-        leaving = ops.floor(self.entry.amount * size * self._progress(state.step, ops) + 1e-6)
+        leaving = ops.floor(self.entry.amount * size * self._progress(state[_STEP], ops) + 1e-6)
         return ops.astype(scores >= ops.kth_smallest(scores, ops.astype(leaving, ops.int32) + 1), ops.float32)
 
     def _progress(self, step: Any, ops: Ops) -> Any:
         """Return how much of the final sparsity is due at a step: 1 - (1 - t)^3 between warm-up and cool-down (arXiv:1710.01878)."""
         length = max(1, self.entry.cool_down - self.entry.warm_up)
-        t = ops.clip((ops.astype(step, ops.float32) - self.entry.warm_up) / length, 0.0, 1.0)
+        t = ops.clip((step - self.entry.warm_up) / length, 0.0, 1.0)
         return 1.0 - (1.0 - t) ** 3
 
     def spread(self, part: Part, scores: Array, shape: tuple[int, ...]) -> Array:
@@ -149,20 +155,23 @@ class Movement(View):
         return np.where(part.rows >= 0, worth[part.rows], 0.0) * part.share
 
 
-class ScorePenalty(Objective):
-    """regular_scale * mean of sigmoid(scores): what pulls soft scores below the threshold."""
+class Progress(Objective):
+    """Counts the steps, on which the views' sparsity depends, and pulls soft scores down: regular_scale * mean of sigmoid(scores)."""
 
     name = _VIEW
 
     def __init__(self, views: Mapping[Site, Movement]) -> None:
-        self.scores: dict[str, tuple[Site, str, float]] = {}
+        self.clock = next(iter(views))
+        self.soft: dict[str, tuple[Site, str, float]] = {}
         for site, view in views.items():
-            for index, part in enumerate(view.parts):
-                self.scores[part.shared] = (site, f"scores{index}", view.entry.regular_scale)
+            for index, part in enumerate(view.parts if view.entry.mode == "soft" else ()):
+                self.soft[part.shared] = (site, f"scores{index}", view.entry.regular_scale)
 
     def terms(self, seen: Seen, ops: Ops) -> Mapping[str, Any]:
-        means = [ops.mean(ops.sigmoid(seen.views[site, _VIEW][name])) * scale for site, name, scale in self.scores.values()]
-        return {"scores": sum(means[1:], means[0]) / len(means)}
+        clock = seen.views[self.clock, _VIEW]
+        clock.assign(_STEP, clock[_STEP] + 1.0)
+        means = [ops.mean(ops.sigmoid(seen.views[site, _VIEW][name])) * scale for site, name, scale in self.soft.values()]
+        return {"scores": sum(means[1:], means[0]) / len(means)} if means else {}
 
 
 def _of_rows(mask: Any, rows: Array, ndim: int, ops: Ops) -> Any:
