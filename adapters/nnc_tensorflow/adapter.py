@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -94,6 +95,11 @@ class TensorFlowAdapter:
         self._forget()
         return sizes
 
+    def export(self, path: Path, example_inputs: Any, opset: int | None) -> None:
+        from nnc_tensorflow.export import export
+
+        export(self.model, path, example_inputs, opset)
+
     def plans(self) -> tuple[Plan, ...]:
         return tuple(self.model.__dict__.get(PLANS, ()))
 
@@ -124,7 +130,7 @@ class TensorFlowAdapter:
         return gradients_of(self.model, loss, sites)
 
     def batch_loss(self, loss: Callable[..., Any] | None, batch: Any) -> Any:
-        return batch_loss(self.model, loss, batch)
+        return batch_loss(self.model, loss, batch, training=False)
 
     def seed(self, seed: int) -> None:
         keras.utils.set_random_seed(seed)
