@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnc.errors import (
     ConfigError,
+    ExportError,
     LeftAlone,
     MissingFramework,
     ModelError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from nnc.algorithm import Distiller, Pruner, Quantizer
     from nnc.catalog import algorithms, layers, schema
     from nnc.compress import compress
+    from nnc.export import export
     from nnc.prunability import prunability
     from nnc.report import report
     from nnc.speedup import ModelSpeedup
@@ -43,6 +45,7 @@ _HOMES = {
     "Trainer": "nnc.trainer",
     "algorithms": "nnc.catalog",
     "compress": "nnc.compress",
+    "export": "nnc.export",
     "layers": "nnc.catalog",
     "load": "nnc.storage",
     "prunability": "nnc.prunability",
@@ -54,6 +57,7 @@ _HOMES = {
 __all__ = [
     "ConfigError",
     "Distiller",
+    "ExportError",
     "LeftAlone",
     "MissingFramework",
     "ModelError",
@@ -70,6 +74,7 @@ __all__ = [
     "__version__",
     "algorithms",
     "compress",
+    "export",
     "layers",
     "load",
     "prunability",

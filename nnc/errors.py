@@ -6,6 +6,7 @@
     +-- MissingFramework    the framework's extra is not installed        (also an ImportError)
     +-- TraceError          the model did not run on the example inputs   (also a RuntimeError)
     +-- SpeedupError        the small model is not what the plan promised (also a RuntimeError)
+    +-- ExportError         a file is not what was ordered, or slower     (also a RuntimeError)
     +-- StorageError        a saved folder cannot be read or written      (also an OSError)
     +-- TrainingError       a training step went wrong: the loss is NaN   (also a RuntimeError)
 
@@ -52,6 +53,10 @@ class TraceError(NncError, RuntimeError):
 
 class SpeedupError(NncError, RuntimeError):
     """The small model does not compute what the masked model does; the user's model is untouched."""
+
+
+class ExportError(NncError, RuntimeError):
+    """A model cannot be written in a format, or its runtime does not make of the file what was promised; no file is left."""
 
 
 class StorageError(NncError, OSError):

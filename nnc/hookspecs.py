@@ -54,3 +54,8 @@ def nnc_register_operations(register: Callable[..., None]) -> None:
     `rule(node, axes)` states which axes belong together (nnc/graph/axes.py) and must pin what the operation sums over or mixes;
     `transfer(node, values)` says where zeros and constants pass (nnc/graph/values.py). `nnc.testing.check_rule` tries a rule.
     """
+
+
+@hookspec
+def nnc_register_formats(register: Callable[[str, Callable[[], Any]], None]) -> None:
+    """Call `register(name, load)` for each file format that models are deployed in; `load() -> nnc.export.Format` writes and checks it."""

@@ -78,6 +78,7 @@ class Registry:
     examples: dict[str, Callable[[], tuple[Any, Any]]]
     files: dict[str, Callable[[Any], Any]]
     operations: dict[str, Operation]
+    formats: dict[str, Callable[[], Any]]
 
 
 def adapter_for(model: Any) -> Adapter:
@@ -132,6 +133,7 @@ def collect(manager: pluggy.PluginManager) -> Registry:
         dict(_answers(manager, "nnc_register_examples", lambda plugin, framework, build: (framework, build))),
         dict(_answers(manager, "nnc_register_files", lambda plugin, suffix, load: (suffix, load))),
         dict(_answers(manager, "nnc_register_operations", _operation)),
+        dict(_answers(manager, "nnc_register_formats", lambda plugin, name, load: (name, load))),
     )
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from nnc.demo import Result
+    from nnc.export import ExportResult
     from nnc.prunability import Prunability, Removable
     from nnc.report import Report
 
@@ -91,6 +92,22 @@ def prunability_table(found: Prunability) -> RenderableType:
 
 def _group_row(group: Removable) -> tuple[str, str, str]:
     return ", ".join(group.layers), str(group.granules), f"{group.parameters:,}"
+
+
+def export_table(result: ExportResult) -> RenderableType:
+    """Return what a file is, its layers by kernel, and what a reader must know."""
+    opset = "" if result.opset is None else f", opset {result.opset}"
+    lines = [f"{result.path}: {result.format}{opset}, {kibibytes(result.bytes)}"]
+    if result.float_bytes:
+        lines[0] += f", {ratio(result.float_bytes, result.bytes)} of the float file"
+    lines.append(f"difference from {result.compared_with}: {result.difference:.1e} of the largest output")
+    if result.latency is not None:
+        faster = result.latency.before / result.latency.after
+        times = f"{milliseconds(result.latency.before)} -> {milliseconds(result.latency.after)}"
+        lines.append(f"latency: {times}, {faster:.2f} times as fast; {result.latency.conditions}")
+    rows = [(one.layer, one.kernel, one.reason) for one in result.placed]
+    shown = [listing(("layer", "kernel", "why not an integer one"), rows)] if rows else []
+    return Group(*lines, *shown, *(f"note: {note}" for note in result.notes))
 
 
 def as_text(renderable: RenderableType, width: int = 100) -> str:

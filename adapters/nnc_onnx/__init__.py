@@ -33,6 +33,17 @@ def nnc_register_files(register: Callable[[str, Callable[[Any], Any]], None]) ->
     register(".onnx", _read)
 
 
+@hookimpl
+def nnc_register_formats(register: Callable[[str, Callable[[], Any]], None]) -> None:
+    register("onnx", _format)
+
+
+def _format() -> Any:
+    from nnc_onnx.write import OnnxFormat
+
+    return OnnxFormat()
+
+
 def _adapter() -> Any:
     from nnc_onnx.adapter import OnnxAdapter
 

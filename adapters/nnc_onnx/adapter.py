@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from nnc.adapter import Masks, Trace
 from nnc.errors import SpeedupError, TraceError
+from nnc.export import LABEL
 from nnc.graph.ir import Array, Graph
 from nnc.graph.plan import Plan, Reshape, Size
 from nnc_onnx import masks, storage, surgery
@@ -75,6 +76,13 @@ class OnnxAdapter:
         """`shrink` has written all sizes that the file fixes already, so what still differs cannot be changed."""
         changed = f"{list(reshape.old)}, which must become {list(reshape.new)}"
         raise SpeedupError(f"{reshape.op} {reshape.function!r} has the sizes {changed}: they are computed in a way that nnc cannot follow.")
+
+    def export(self, path: Path, example_inputs: Any, opset: int | None) -> None:
+        work = copied(self.model)
+        for layer in Finder(work).layers:
+            for number in layer.nodes:
+                work.graph.node[number].metadata_props.add(key=LABEL, value=layer.name)
+        path.write_bytes(work.SerializeToString())
 
     def plans(self) -> tuple[Plan, ...]:
         return storage.plans(self.model)

@@ -62,6 +62,13 @@ def record(infer: Callable[..., Any], tensors: Sequence[tf.Tensor], recording: R
             raise failure(error, specs, read()) from error
 
 
+@contextmanager
+def recorded(recording: Recording) -> Iterator[None]:
+    """Note meanwhile in whose call each operation is made that TensorFlow traces; nested functions are inlined."""
+    with _LOCK, _inlined(), _calls_recorded(recording):
+        yield
+
+
 def user_line(frames: Sequence[tuple[str, int, str]], layer: Any) -> Source | None:
     """Return the innermost line outside of Keras, TensorFlow and nnc, looking no further out than nnc's own call of the model."""
     for file, line, name in reversed(frames):

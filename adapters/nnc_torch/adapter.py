@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -51,6 +52,11 @@ class TorchAdapter(Trainable):
 
     def rewrite(self, reshape: Reshape) -> tuple[Size, ...]:
         return forward.rewrite(self.model, reshape)
+
+    def export(self, path: Path, example_inputs: Any, opset: int | None) -> None:
+        from nnc_torch.export import export
+
+        export(self.model, path, example_inputs, opset)
 
     def plans(self) -> tuple[Plan, ...]:
         return getattr(self.model, "_nnc_plans", ())

@@ -1,0 +1,195 @@
+"""The format "onnx": float or quantised, one file, checked in ONNX Runtime before it gets its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, helper
+
+from nnc.adapter import Adapter
+from nnc.arrays import to_numpy
+from nnc.errors import ConfigError, ExportError
+from nnc.export import LABEL, ExportResult, Order, Placed
+from nnc.graph.ir import Array
+from nnc.grid import grids_to_dict
+from nnc.latency import Latency, hardware
+from nnc_onnx.draft import Draft
+from nnc_onnx.kernels import INTEGER, kernels, optimised_graph, run, seconds_by_turns, session, vnni
+from nnc_onnx.quantize import Quantised, quantise
+from nnc_onnx.running import feed
+from nnc_onnx.tidy import needs_contrib, tidy
+
+#: The float file may differ from the framework's outputs by so much of the largest one.
+CLOSE = 1e-5
+#: A scale for each channel came with 13, GELU and LayerNormalization as one node need none: ONNX Runtime has its own.
+OLDEST = 13
+#: The key under which the file tells how its layers were quantised.
+GRIDS = "nnc.grids"
+#: How often each model is timed, and the share of the float time above which a quantised file is refused.
+REPEATS, SLOWER = 25, 1.05
+
+
+class OnnxFormat:
+    """Implements `nnc.export.Format`."""
+
+    def write(self, adapter: Adapter, path: Path, order: Order) -> ExportResult:
+        if order.opset is not None and order.opset < OLDEST:
+            raise ConfigError(f"opset: {order.opset} is too old; {OLDEST} is the first that quantises each channel by itself.")
+        if order.quantised and order.dynamic and order.grids and any(site.tensor.startswith("input") for site in order.grids):
+            raise ConfigError("dynamic: the grids give ranges of inputs, and dynamic is to find them at run time; give one or the other.")
+        plain = path.with_name("float.onnx")
+        adapter.export(plain, order.example_inputs, order.opset)
+        given = onnx.load(plain)
+        raised(given, order.opset)
+        source = ModelProto()
+        source.CopyFrom(given)
+        _tidied(given)
+        _save(given, plain)
+        written = Written(plain, given, feed(given, _inputs(order.example_inputs)))
+        expected = tuple(to_numpy(each) for each in adapter.run(order.example_inputs))
+        difference = written.difference(expected)
+        if difference > CLOSE * 10:
+            raise ExportError(f"the float file differs from the model by {difference:.1e} of the largest output; nothing was written.")
+        if not order.quantised:
+            plain.replace(path)
+            notes = () if difference <= CLOSE else (f"the difference is above {CLOSE:.0e}: rounding adds up in deep models",)
+            return ExportResult(path, "onnx", path.stat().st_size, difference, f"the {adapter.framework} model", opset(given), notes=notes)
+        return _quantised(adapter, path, order, source, written, expected)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file, its model and inputs for it."""
+
+    path: Path
+    model: ModelProto
+    feed: Mapping[str, Array]
+
+    def difference(self, expected: Sequence[Array], precise: bool = False) -> float:
+        """Return the largest difference from `expected`, relative to its largest number."""
+        found = run(session(self.path, precise=precise), self.feed)
+        if len(found) != len(expected):
+            raise ExportError(f"the file gives {len(found)} outputs, what it is compared with {len(expected)}.")
+        pairs = [(a, b) for a, b in zip(found, expected, strict=True) if np.size(b)]
+        for one, other in pairs:
+            if one.shape != other.shape:
+                raise ExportError(f"the file gives an output of shape {one.shape}, what it is compared with {other.shape}.")
+        return max((_relative(a, b) for a, b in pairs), default=0.0)
+
+
+def _relative(found: Array, expected: Array) -> float:
+    apart = np.abs(found.astype(np.float64) - expected)
+    return float(np.nanmax(apart, initial=0) / max(float(np.nanmax(np.abs(expected), initial=0)), 1e-30))
+
+
+def _quantised(
+    adapter: Adapter, path: Path, order: Order, source: ModelProto, written: Written, expected: tuple[Array, ...]
+) -> ExportResult:
+    weights = {layer.name: to_numpy(layer.weight) for layer in adapter.layers() if "weight" in layer.parameters}
+    done = quantise(source, order.grids, weights, order.dynamic)
+    _unlabelled(source)
+    helper.set_model_props(source, {GRIDS: json.dumps(grids_to_dict(order.grids))} | _props(source))
+    _save(source, path)
+    small = Written(path, source, written.feed)
+    placed = _placed(optimised_graph(path), done)
+    wrong = [f"{one.layer} ({one.kernel})" for one in placed if not one.reason and one.kernel not in INTEGER]
+    compared = expected if order.reference is None else order.reference
+    difference = small.difference(compared, precise=not vnni())
+    latency, ratio = _timed(written, small)
+    if not order.force:
+        if wrong:
+            raise ExportError(f"ONNX Runtime computes in float what was to be integer: {', '.join(wrong)}. force=True writes the file.")
+        if ratio > SLOWER:
+            raise ExportError(_slow(latency, placed))
+    return ExportResult(
+        path,
+        "onnx",
+        path.stat().st_size,
+        difference,
+        f"the float {adapter.framework} model" if order.reference is None else "the reference given",
+        opset(source),
+        placed,
+        written.path.stat().st_size,
+        latency,
+        _notes(small, compared),
+    )
+
+
+def _placed(graph: Any, done: Quantised) -> tuple[Placed, ...]:
+    integer = [Placed(layer, kernel) for layer, kernel in kernels(graph, done).items()]
+    return tuple(integer + [Placed(layer, "float", reason) for layer, reason in done.reasons.items()])
+
+
+def _timed(before: Written, after: Written) -> tuple[Latency, float]:
+    """Return the CPU seconds of both on one thread, by turns, and how the fastest ones compare."""
+    slow, fast = session(before.path), session(after.path)
+    spent = seconds_by_turns({"float": lambda: run(slow, before.feed), "file": lambda: run(fast, after.feed)}, REPEATS)
+    batch = next((array.shape[0] for array in before.feed.values() if array.ndim), 1)
+    latency = Latency(median(spent["float"]), median(spent["file"]), batch, REPEATS, f"{hardware()}, CPU time of one thread")
+    return latency, min(median(spent["file"]) / median(spent["float"]), min(spent["file"]) / min(spent["float"]))
+
+
+def _slow(latency: Latency, placed: Sequence[Placed]) -> str:
+    floats = [f"{one.layer}: {one.reason}" for one in placed if one.reason]
+    why = f" In float stay {'; '.join(floats[:5])}." if floats else " Layers this small cost more to quantise than their products save."
+    times = f"{1000 * latency.after:.3f} ms against {1000 * latency.before:.3f} ms in float"
+    return f"the quantised file is slower: {times} ({latency.conditions}).{why} force=True writes it all the same."
+
+
+def _notes(small: Written, compared: Sequence[Array]) -> tuple[str, ...]:
+    if vnni():
+        return ()
+    exact = "The difference above is that of its exact kernels, session option session.x64quantprecision=1"
+    plain = f"without it, it is {small.difference(compared):.1e}. Weights of 7 bits never overflow."
+    return (f"this processor has no VNNI, on which ONNX Runtime's sums of bytes may overflow. {exact}; {plain}",)
+
+
+def opset(model: ModelProto) -> int:
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def raised(model: ModelProto, wanted: int | None) -> None:
+    """Bring a model to a newer opset, where a framework's exporter writes only older ones."""
+    if wanted is None or opset(model) >= wanted:
+        return
+    try:
+        model.CopyFrom(onnx.version_converter.convert_version(model, wanted))
+    except RuntimeError as error:
+        raise ExportError(f"opset: the model cannot be brought from {opset(model)} to {wanted}: {error}.") from error
+
+
+def _inputs(example_inputs: Any) -> Any:
+    """Return example inputs by position: names are the framework's, which a file may spell otherwise."""
+    return list(example_inputs.values()) if isinstance(example_inputs, Mapping) else example_inputs
+
+
+def _tidied(model: ModelProto) -> None:
+    draft = Draft(model)
+    tidy(draft)
+    needs_contrib(draft.finish())
+    _unlabelled(model)
+
+
+def _unlabelled(model: ModelProto) -> None:
+    """Take nnc's notes from the nodes: the file is done."""
+    for node in model.graph.node:
+        kept = [(entry.key, entry.value) for entry in node.metadata_props if entry.key != LABEL]
+        del node.metadata_props[:]
+        for key, value in kept:
+            node.metadata_props.add(key=key, value=value)
+
+
+def _props(model: ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _save(model: ModelProto, path: Path) -> None:
+    onnx.checker.check_model(model, full_check=False)
+    path.write_bytes(model.SerializeToString())

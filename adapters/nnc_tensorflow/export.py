@@ -1,0 +1,183 @@
+"""A Keras model as an ONNX file: tf2onnx converts it, and nnc gives its numbers the names of the layers that they belong to.
+
+tf2onnx transposes, reshapes and merges kernels, so they are known again by their numbers: a kernel in the canonical orientation has
+the same bytes in both. What BatchNorm was merged into has those of another scale in each output channel.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nnc.errors import ConfigError, ExportError
+from nnc.export import LABEL
+from nnc.graph.ir import Array
+from nnc_tensorflow.inputs import caller, tensors_of
+from nnc_tensorflow.layers import KerasLayer, keras_layers
+from nnc_tensorflow.names import named_layers
+from nnc_tensorflow.trace import Recording, recorded, unfused
+
+#: What tf2onnx writes.
+OLDEST, NEWEST = 14, 17
+
+
+def export(model: keras.Layer, path: Path, example_inputs: Any, opset: int | None) -> None:
+    """Write the model in inference mode to `path`; the first axis of every input is the batch, of any size."""
+    if opset is not None and opset < OLDEST:
+        raise ConfigError(f"opset: {opset} is too old; a Keras model can be written as {OLDEST} or newer.")
+    recording = Recording(named_layers(model))
+    concrete = _traced(model, example_inputs, recording)
+    proto = _converted(concrete, min(opset or NEWEST, NEWEST))
+    _label(proto.graph, recording)
+    _rename(proto.graph, keras_layers(model))
+    path.write_bytes(proto.SerializeToString())
+
+
+def _traced(model: keras.Layer, example_inputs: Any, recording: Recording) -> Any:
+    """Return a concrete function of batches of any size, where the model allows that; inputs keep their names."""
+    tensors, call = tensors_of(example_inputs), caller(model, example_inputs)
+    names = _names(model, example_inputs, len(tensors))
+    batches = {tensor.shape[0] for tensor in tensors if tensor.shape.rank}
+    free = [[None, *tensor.shape[1:]] if tensor.shape.rank and len(batches) == 1 else tensor.shape for tensor in tensors]
+    fixed = [tensor.shape for tensor in tensors]
+    failures: list[Exception] = []
+    for shapes in (free, fixed):
+        specs = [tf.TensorSpec(shape, tensor.dtype, name) for shape, tensor, name in zip(shapes, tensors, names, strict=True)]
+        recording.owners.clear()
+        try:
+            with recorded(recording):
+                return tf.function(call, autograph=False).get_concrete_function(*specs)
+        except Exception as error:
+            failures.append(error)
+    raise ExportError(f"TensorFlow cannot trace this {type(model).__name__}: {failures[-1]}") from failures[-1]
+
+
+def _names(model: keras.Layer, example_inputs: Any, count: int) -> list[str]:
+    if isinstance(example_inputs, dict):
+        return list(example_inputs)
+    declared = [tensor.name for tensor in getattr(model, "inputs", None) or ()]
+    return declared if len(declared) == count else [f"input_{number}" if count > 1 else "input" for number in range(count)]
+
+
+class _Traced:
+    """What tf2onnx asks of a tf.function, for one that is traced already."""
+
+    def __init__(self, concrete: Any) -> None:
+        self.concrete = concrete
+
+    def get_concrete_function(self, *_: Any) -> Any:
+        return self.concrete
+
+
+def _converted(concrete: Any, opset: int) -> Any:
+    """Return the ONNX model. Raises `ExportError` where an operation has no counterpart there."""
+    tf2onnx = _tf2onnx()
+    with _quiet(), unfused():
+        try:
+            proto, _ = tf2onnx.convert.from_function(_Traced(concrete), input_signature=(), opset=opset)
+        except Exception as error:
+            raise ExportError(f"tf2onnx cannot convert this model: {error}") from error
+    foreign = sorted({node.op_type for node in proto.graph.node if node.domain not in ("", "ai.onnx", "ai.onnx.ml")})
+    if foreign:
+        raise ExportError(f"tf2onnx has no ONNX for TensorFlow's {', '.join(foreign)}.")
+    return proto
+
+
+def _tf2onnx() -> Any:
+    if "object" not in vars(np):
+        np.object = object  # tf2onnx still asks NumPy for it
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise ExportError(f"Keras models go to ONNX through tf2onnx: {error}. pip install 'nnc-toolkit[onnx,tensorflow]'") from error
+    return tf2onnx
+
+
+def _label(graph: Any, recording: Recording) -> None:
+    """Note on every node the innermost layer in whose call TensorFlow made its operation."""
+    for node in graph.node:
+        name = node.name.partition("__")[0] if node.name not in recording.owners else node.name
+        owner = recording.owners.get(name)
+        if owner:
+            node.metadata_props.add(key=LABEL, value=owner)
+
+
+def _rename(graph: Any, layers: Sequence[KerasLayer]) -> None:
+    """Call the kernels `<layer>.weight`, as far as their numbers tell whose they are."""
+    arrays = {tensor.name: _numbers(tensor) for tensor in graph.initializer if tensor.data_type == 1 and len(tensor.dims) > 1}
+    names = _same(arrays, layers)
+    rest = {name: array for name, array in arrays.items() if name not in names}
+    left = [layer for layer in layers if layer.name not in set(names.values())]
+    names |= _scaled(rest, left, graph)
+    new = {name: f"{layer}.weight" for name, layer in names.items()}
+    for tensor in graph.initializer:
+        tensor.name = new.get(tensor.name, tensor.name)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in new:
+                node.input[place] = new[name]
+
+
+def _same(arrays: dict[str, Array], layers: Sequence[KerasLayer]) -> dict[str, str]:
+    """Return the layer of each array that holds just the numbers of its weight, laid out in one of ONNX's ways."""
+    known: dict[str, str] = {}
+    for layer in layers:
+        if "weight" in layer.slots and layer.slots["weight"].layout is not None and np.size(layer.numbers("weight")) > 1:
+            known.setdefault(_digest(layer.numbers("weight")), layer.name)
+    found: dict[str, str] = {}
+    for name, array in arrays.items():
+        owner = next((known[key] for key in map(_digest, _layouts(array)) if key in known), None)
+        if owner is not None and owner not in found.values():
+            found[name] = owner
+    return found
+
+
+def _layouts(array: Array) -> Iterator[Array]:
+    """Yield an array as it lies, as a matrix `(in, out)` turned round, and as a transposed convolution's."""
+    yield array
+    yield array.swapaxes(0, 1)
+
+
+def _scaled(arrays: dict[str, Array], layers: Sequence[KerasLayer], graph: Any) -> dict[str, str]:
+    """Return the layer of each array that is its kernel with another scale for each output channel."""
+    found: dict[str, str] = {}
+    for name, array in arrays.items():
+        for layer in layers:
+            weight = layer.numbers("weight") if "weight" in layer.slots else None
+            if weight is not None and layer.name not in found.values() and weight.shape == array.shape and _proportional(weight, array):
+                found[name] = layer.name
+                break
+    return found
+
+
+def _proportional(weight: Array, array: Array) -> bool:
+    a, b = weight.reshape(len(weight), -1).astype(np.float64), array.reshape(len(array), -1).astype(np.float64)
+    factor = (a * b).sum(1) / np.maximum((a * a).sum(1), 1e-30)
+    return bool(np.allclose(a * factor[:, None], b, rtol=1e-4, atol=1e-5 * np.abs(b).max()))
+
+
+def _digest(array: Array) -> str:
+    return sha256(np.ascontiguousarray(array, np.float32).tobytes()).hexdigest()
+
+
+def _numbers(tensor: Any) -> Array:
+    flat = np.frombuffer(tensor.raw_data, "<f4") if tensor.raw_data else np.array(tensor.float_data, np.float32)
+    return flat.reshape(tuple(tensor.dims))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
