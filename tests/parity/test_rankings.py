@@ -11,6 +11,9 @@ import nnc
 from nnc.registry import adapter_for
 from nnc_pruning import L1NormPruner
 
+#: Queries, keys and values under the names of either framework.
+HEADS = {"op_names_re": [r".*(q_proj|k_proj|v_proj|query_dense|key_dense|value_dense)"], "granularity": "head", "sparsity": 0.5}
+
 
 def vit():
     torch = pytest.importorskip("torch")
@@ -26,9 +29,10 @@ def vit():
 
 
 def transformer():
-    pytest.importorskip("keras")
+    keras = pytest.importorskip("keras")
     from tests.zoo_keras import networks
 
+    keras.utils.set_random_seed(0)
     model, x = networks.attention()
     for variable in model.blocks[1].trainable_variables:
         variable.assign(variable * 10)
@@ -86,3 +90,47 @@ def test_a_mean_over_rows_compares_a_head_with_a_neuron_row_by_row(build):
     # By the mean a head is no better than a neuron for having more rows: heads of the weak block leave before strong neurons.
     assert by_mean[0][0] == 0.75
     assert by_mean[1][1] <= by_sum[1][1]
+
+
+def proposed(build, *entries):
+    """Return the masks under a config_list, all of which is really removed, and the names of heads and neurons by block."""
+    model, x, blocks = build()
+    masks = L1NormPruner(model, list(entries), example_inputs=x).propose()
+    speedup = nnc.ModelSpeedup(model, x, masks)
+    speedup.speedup_model()
+
+    assert speedup.plan.kept == ()
+    return {name: given["bias"] for name, given in masks.items() if "bias" in given}, blocks
+
+
+@pytest.mark.parametrize("build", [vit, transformer])
+def test_neurons_of_two_blocks_leave_alike_under_one_dependency_id(build):
+    (_, first), (_, second) = build()[2]
+    alone, _ = proposed(build, {"sparsity": 0.5})
+
+    tied, _ = proposed(build, {"op_names": [first, second], "sparsity": 0.5, "dependency_group_id": "hidden"})
+
+    assert (alone[first] != alone[second]).any()
+    assert (tied[first] == tied[second]).all()
+    # The second block is ten times as strong, so that it decides.
+    assert np.mean(tied[second] == alone[second]) > np.mean(tied[second] == alone[first])
+
+
+@pytest.mark.parametrize("build", [vit, transformer])
+def test_heads_of_two_blocks_leave_alike_under_one_dependency_id(build):
+    masks, ((first, _), (second, _)) = proposed(build, {"sparsity": 0.5}, {**HEADS, "dependency_group_id": 1})
+
+    assert int((~masks[first]).sum()) == len(masks[first]) // 2
+    assert (masks[first] == masks[second]).all()
+
+
+@pytest.mark.parametrize("build", [vit, transformer])
+def test_an_aligned_layer_takes_over_the_mask_that_the_other_chose_alone(build):
+    (_, first), (_, second) = build()[2]
+    alone, _ = proposed(build, {"sparsity": 0.5})
+    align = {"op_names": [second], "target_settings": {"weight": {"align": {"module_name": first}}}}
+
+    aligned, _ = proposed(build, {"sparsity": 0.5}, align)
+
+    assert (aligned[first] == alone[first]).all()
+    assert (aligned[second] == alone[first]).all()
