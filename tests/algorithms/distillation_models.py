@@ -15,6 +15,8 @@ def tokens():
 
 class Torch:
     name = "torch"
+    #: The layers of a block that give queries, keys and values.
+    qkv = ("attention.self.query", "attention.self.key", "attention.self.value")
 
     def bert(self, width=16, layers=2, heads=4, classes=CLASSES, attention="sdpa"):
         import torch
@@ -23,7 +25,7 @@ class Torch:
         torch.manual_seed(width + layers)
         sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": 32}
         dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        config = BertConfig(vocab_size=WORDS, num_labels=classes, attn_implementation=attention, **sizes, **dropout)
+        config = BertConfig(vocab_size=WORDS, initializer_range=0.3, num_labels=classes, attn_implementation=attention, **sizes, **dropout)
         return BertForSequenceClassification(config)
 
     def inputs(self, ids, mask):
@@ -67,6 +69,7 @@ class Torch:
 
 class Keras:
     name = "keras"
+    qkv = ("self_attention_layer.query_dense", "self_attention_layer.key_dense", "self_attention_layer.value_dense")
 
     def bert(self, width=16, layers=2, heads=4, classes=CLASSES):
         import keras
@@ -75,7 +78,11 @@ class Keras:
         keras.utils.set_random_seed(width + layers)
         sizes = {"hidden_dim": width, "num_layers": layers, "num_heads": heads, "intermediate_dim": 32}
         backbone = keras_hub.models.BertBackbone(vocabulary_size=WORDS, max_sequence_length=LENGTH, dropout=0.0, **sizes)
-        return keras_hub.models.BertTextClassifier(backbone, num_classes=classes, preprocessor=None, dropout=0.0)
+        model = keras_hub.models.BertTextClassifier(backbone, num_classes=classes, preprocessor=None, dropout=0.0)
+        for weight in model.weights:
+            if weight.name in ("kernel", "embeddings"):
+                weight.assign(weight * 15)  # Keras draws them as small as BERT's authors did: all attention would be alike
+        return model
 
     def inputs(self, ids, mask):
         return {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
