@@ -23,6 +23,7 @@ from tensorflow.python.trackable.base import TrackableReference  # no public nam
 from nnc.errors import ModelError
 from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
+from nnc_tensorflow.caches import follow_caches
 from nnc_tensorflow.names import COMPILED, MASKS, PLANS, TAPS, TRAINING, VIEWS, named_layers, named_operations, own_variables
 from nnc_tensorflow.specs import follow_plan, follow_weights
 from nnc_tensorflow.surgery import Cut
@@ -36,6 +37,7 @@ _UNCOMPILED: dict[str, Any] = {
     "_compile_metrics": None,
     "_loss_tracker": None,
     "train_function": None,
+    "generate_function": None,
     "test_function": None,
     "predict_function": None,
     "_eval_epoch_iterator": None,
@@ -67,6 +69,7 @@ def copied(model: keras.Layer, cut: Mapping[str, Cut], plan: Plan) -> keras.Laye
         follow_plan(memo[id(operation)], plan, name)
     small: keras.Layer = memo[id(model)]
     follow_graphs(small)
+    follow_caches(model, small)
     return small
 
 
