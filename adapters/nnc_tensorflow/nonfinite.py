@@ -13,7 +13,6 @@ import tensorflow as tf
 from nnc_tensorflow.names import TAPS, named_layers
 from nnc_tensorflow.parts import parts_of, replaced
 from nnc_tensorflow.swap import held_by, hold
-from nnc_tensorflow.views import in_training
 
 
 def blame(model: keras.Layer, loss: Callable[[], Any]) -> str:
@@ -23,7 +22,7 @@ def blame(model: keras.Layer, loss: Callable[[], Any]) -> str:
         if not _finite(variable.value):
             return f"{variable.path} was not finite before the step."
     came: list[tuple[str, Any]] = []
-    with tf.GradientTape(persistent=True) as tape, _watched(model, came, tape), in_training():
+    with tf.GradientTape(persistent=True) as tape, _watched(model, came, tape):
         value = loss()
     for name, tensor in came:
         if not _finite(tensor):

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import inspect
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state  # the only place that tells whether a call is running
 from tensorflow.python.eager.record import stop_recording  # GradientTape.stop_recording needs the tape, which is the user's
 
 from nnc import objective
@@ -37,6 +40,10 @@ from nnc_tensorflow.taps import Record, tap, untap
 from nnc_tensorflow.views import KerasState, current_views, in_training, layer_at, slot_at
 
 _MASKS = ("padding_mask", "attention_mask")
+_INSIDE = (
+    "nnc: this model runs inside another one. Its objectives and trained variables learn in its own fit only; "
+    "call nnc.compress on the model that is trained."
+)
 _now = threading.local()
 
 
@@ -51,20 +58,45 @@ class Training:
     student: Record = field(default_factory=Record)
     shown: Record = field(default_factory=Record)
     called: tuple[Any, Any] | None = None
+    told: Any = None
+    stepping: bool = False
     means: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
 
     def begin(self, args: Any, kwargs: Any) -> None:
-        """Note a new forward pass of the model."""
+        """Note a new forward pass of the model; one that is told that it does not train has no terms."""
         self.student.seen.clear()
+        self.told = kwargs.get("training")
         self.called = args, {name: value for name, value in kwargs.items() if name != "training"}
+        if global_state.get_global_attribute("current_call_ctx") is not None and (self.objectives or self.learners.variables):
+            warnings.warn(_INSIDE, stacklevel=3)
+
+    def told_to_train(self, model: keras.Layer, args: Any, kwargs: Any) -> Any:
+        """In a step of `nnc.Trainer` a model trains unless it is told not to: a loss f(model, batch) need not say so on any framework."""
+        if not self.stepping:
+            return kwargs
+        signature = inspect.signature(model.call)
+        asked = "training" in signature.parameters and "training" not in signature.bind_partial(*args, **kwargs).arguments
+        return {**kwargs, "training": True} if asked else kwargs
+
+    @contextmanager
+    def step(self, optimizer: Any) -> Iterator[None]:
+        """Let the model train, and its trained variables learn, while the block runs."""
+        self.stepping = True
+        try:
+            with in_training(), self.learners.stepping(optimizer):
+                yield
+        finally:
+            self.stepping = False
 
     def total(self, model: keras.Layer, loss: Any, mask: Any = None) -> Any:
         """Return the loss of the forward pass that has just run, with all terms; `loss` None means no task loss."""
-        if not self.objectives:
+        if loss is None and not self.objectives:
+            raise ConfigError("loss: None was given, and no objective adds a term to it; give the task's own loss.")
+        if not self.objectives or (self.told is False and loss is not None):
             return loss
         if self.called is None:
-            raise TrainingError("total: the model has not run since the last loss. Call the model, then total(loss), once each.")
+            raise ConfigError("loss: the model has not run since the last one. Call the model, then this, once each.")
         seen = {objective.name: self._seen(model, objective, mask) for objective in self.objectives}
         terms = {
             f"{each.name}.{name}": _scalar(term, f"{each.name}.{name}")
@@ -124,7 +156,9 @@ class Training:
         """Return what a model's subclass does differently in training."""
 
         def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-            self.__dict__[TRAINING].begin(args, kwargs)
+            training = self.__dict__[TRAINING]
+            kwargs = training.told_to_train(self, args, kwargs)
+            training.begin(args, kwargs)
             with compiling(self):
                 return cls.__call__(self, *args, **kwargs)
 

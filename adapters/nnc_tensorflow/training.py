@@ -21,8 +21,7 @@ from nnc_tensorflow.losses import Loss, scalar, task, tensors_in
 from nnc_tensorflow.names import TRAINING
 from nnc_tensorflow.nonfinite import blame
 from nnc_tensorflow.objectives import Training
-from nnc_tensorflow.swap import forget_compiled
-from nnc_tensorflow.views import in_training
+from nnc_tensorflow.swap import forget_compiled, held_by, hold
 
 _POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -35,21 +34,25 @@ class KerasStep:
         self.optimizer = _ready(_optimizer(model, optimizer), model, precision, accumulate)
         self._policies = _compute_in(model, precision)
         self._steps = 0
+        self._lent = TRAINING not in model.__dict__
+        if self._lent:
+            hold(model, {**held_by(model), TRAINING: Training()})
 
     @property
     def training(self) -> Training:
-        return self.model.__dict__.get(TRAINING) or Training()
+        training: Training = self.model.__dict__[TRAINING]
+        return training
 
     def __call__(self, batch: Any) -> float:
         self._steps += 1
         tensors = tensors_in(batch)
-        with self.training.learners.stepping(self.optimizer):
+        with self.training.step(self.optimizer):
             try:
                 value, finite = self._compiled(tensors)
             except TrainingError as error:
                 raise TrainingError(f"step {self._steps}: {error}") from None
-        if not finite:
-            raise TrainingError(f"step {self._steps}: {self._blame(tensors, float(value))}")
+            if not finite:
+                raise TrainingError(f"step {self._steps}: {self._blame(tensors, float(value))}")
         return float(value)
 
     @cached_property
@@ -57,7 +60,7 @@ class KerasStep:
         return tf.function(self._step, reduce_retracing=True, autograph=False)
 
     def _step(self, batch: Any) -> tuple[Any, Any]:
-        with in_training(), tf.GradientTape() as tape:
+        with tf.GradientTape() as tape:
             value = self._total(batch)
             scaled = self.optimizer.scale_loss(value)
         variables = self.model.trainable_variables
@@ -102,6 +105,8 @@ class KerasStep:
         return [*self.optimizer.variables, *learners.state]
 
     def close(self) -> None:
+        if self._lent and not self.training.objectives and not self.training.learners.variables:
+            hold(self.model, {**held_by(self.model), TRAINING: None})
         for layer, policy in self._policies:
             layer.dtype_policy = policy
         if self._policies:

@@ -66,8 +66,8 @@ def test_the_terms_of_fit_are_those_worked_out_by_hand(model, adapter, teacher):
     np.testing.assert_allclose([adapter.terms()[name] for name in expected], list(expected.values()), rtol=1e-5)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_fit_with_an_objective_is_the_loop_written_by_hand(adapter, model, teacher, jit):
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}], ids=str)
+def test_fit_with_an_objective_is_the_loop_written_by_hand(adapter, model, teacher, options):
     x, y = images(16, 6), images(16, 3, seed=1)
     twin, optimizer = small(), keras.optimizers.Adam(0.01)
     for _ in range(2):
@@ -78,7 +78,7 @@ def test_fit_with_an_objective_is_the_loop_written_by_hand(adapter, model, teach
                 loss = 0.5 * tf.reduce_mean((outputs - y[part]) ** 2) + 2.0 * tf.reduce_mean((outputs - teacher(x[part])) ** 2)
             optimizer.apply(tape.gradient(loss, twin.trainable_variables), twin.trainable_variables)
     adapter.set_objectives([Match(OUTPUT, 2.0, 0.5)], teacher)
-    model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=jit)
+    model.compile(keras.optimizers.Adam(0.01), "mse", **options)
 
     model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
 
@@ -115,8 +115,29 @@ def test_total_of_none_is_the_terms_alone(model, adapter, teacher):
 def test_total_without_a_forward_pass_says_so(adapter, teacher):
     adapter.set_objectives([Match()], teacher)
 
-    with pytest.raises(TrainingError, match="the model has not run since the last loss"):
+    with pytest.raises(ConfigError, match="the model has not run since the last one"):
         adapter.total(tf.constant(1.0))
+
+
+def test_total_of_a_pass_that_does_not_train_is_the_loss_alone(model, adapter, teacher):
+    adapter.set_objectives([Match()], teacher)
+
+    model(images(2, 6), training=False)
+
+    assert float(adapter.total(tf.constant(3.0))) == 3
+
+
+def test_total_of_none_without_objectives_is_refused(adapter):
+    with pytest.raises(ConfigError, match="no objective adds a term"):
+        adapter.total(None)
+
+
+def test_a_model_that_trains_inside_another_one_warns(model, adapter, teacher):
+    adapter.set_objectives([Match()], teacher)
+    outer = keras.Sequential([keras.Input((6,)), model])
+
+    with pytest.warns(UserWarning, match="runs inside another one"):
+        outer(images(2, 6), training=True)
 
 
 def test_fit_learns_from_the_teacher_without_labels_and_without_a_loss(model, adapter, teacher):

@@ -166,6 +166,31 @@ def test_dropout_is_on_and_the_same_seed_gives_the_same_numbers():
     assert first[0] != pytest.approx(float(mse(plain(BATCHES[0][0]), BATCHES[0][1])), rel=1e-3)
 
 
+def test_a_loss_of_model_and_batch_need_not_say_that_it_trains():
+    model = keras.Sequential([keras.Input((6,)), layers.BatchNormalization(momentum=0.5), layers.Dense(3)])
+
+    trainer(loss=lambda model, batch: mse(model(batch[0]), batch[1]), data=[(X, Y)]).train(model)
+
+    np.testing.assert_allclose(np.asarray(model.layers[0].moving_mean), 0.5 * X.mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_of_model_and_batch_may_say_that_it_does_not_train():
+    model = keras.Sequential([keras.Input((6,)), layers.BatchNormalization(), layers.Dense(3)])
+
+    trainer(loss=lambda model, batch: mse(model(batch[0], training=False), batch[1]), data=[(X, Y)]).train(model)
+
+    assert (np.asarray(model.layers[0].moving_mean) == 0).all()
+
+
+def test_training_leaves_class_and_attributes_as_they_were():
+    model = small()
+    before = [(type(layer), set(layer.__dict__)) for layer in model._flatten_layers()]
+
+    trainer(precision="bfloat16").train(model)
+
+    assert [(type(layer), set(layer.__dict__)) for layer in model._flatten_layers()] == before
+
+
 def test_batch_norm_learns_its_statistics():
     model = keras.Sequential([keras.Input((6,)), layers.BatchNormalization(momentum=0.5), layers.Dense(3)])
 
