@@ -89,6 +89,10 @@ class MiniLM(_Relations):
     def comparisons(self, spec: MiniLMSpec) -> list[Comparison]:
         ours, theirs = self.both(spec)
         require_same_heads(ours, theirs, spec.place)
+        for each in (ours, theirs):
+            if each.widths[0] != each.widths[1]:
+                widths = f"queries of {each.layer} have {each.widths[0]} features, keys {each.widths[1]}"
+                raise ConfigError(f"{spec.place}: {widths}; their products need equal ones. minilmv2 compares each with itself.")
         _require_split((ours, theirs), ours.heads, f"{spec.place}.heads")
         return [Comparison(part, ours.sources, theirs.sources, _transfer(spec, ours.heads, part)) for part in dict.fromkeys(spec.parts)]
 

@@ -97,7 +97,7 @@ class DistillSpec(Selector):
     """What every entry that distils may say."""
 
     weight: Factor = Field(1.0, description="What the term counts beside the others.")
-    task_weight: Factor = Field(1.0, description="What the user's own loss counts; 0 distils without labels. Those of several entries multiply.")
+    task_weight: Factor = Field(1.0, description="What the user's own loss counts; 0: no labels. Several entries' multiply.")
     mask: StrictStr | None = Field(
         None, description="The model's input that is 1 at valid tokens; attention_mask and padding_mask are known by their names."
     )

@@ -10,7 +10,7 @@ import pytest
 import nnc
 import nnc.testing
 from nnc import hookspecs
-from nnc_schemas import PruneSpec
+from nnc_schemas import PruneSpec, Selector
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,3 +59,12 @@ def test_the_pruner_that_the_docs_show_keeps_the_contract_on_both_frameworks(pag
     exec(code, scope)
 
     nnc.testing.check_pruner(scope["MaxPruner"])
+
+
+@pytest.mark.parametrize("name", sorted(found.name for found in nnc.algorithms() if found.plugin == "distillation"))
+def test_the_page_on_distillation_has_every_method_and_its_keys(name):
+    page = (ROOT / "docs" / "distillation.md").read_text(encoding="utf-8")
+    cls = next(found.cls for found in nnc.algorithms() if found.name == name)
+
+    assert f"| `{name}` |" in page
+    assert [key for key in cls.spec.model_fields if key not in Selector.model_fields and f"`{key}`" not in page] == []
