@@ -61,7 +61,7 @@ def detach(adapter: Adapter) -> None:
     """
     off(adapter)
     adapter.set_masks({})
-    originals = _ORIGINALS.pop(adapter.model, None)
+    originals = _forgotten(adapter)
     if originals:
         trainable(adapter, "rewriting").write(originals)
 
@@ -69,7 +69,17 @@ def detach(adapter: Adapter) -> None:
 def _rewrite(adapter: Adapter, weights: Mapping[Site, Array]) -> None:
     if weights:
         before = trainable(adapter, "rewriting").write(weights)
-        _ORIGINALS[adapter.model] = {**before, **_ORIGINALS.get(adapter.model, {})}
+        _ORIGINALS[adapter.model] = {**before, **_rewritten(adapter)}
+
+
+def _rewritten(adapter: Adapter) -> dict[Site, Array]:
+    """Return the user's own weights. A model of an adapter that cannot train is never rewritten, and need not be hashable."""
+    return dict(_ORIGINALS.get(adapter.model, {})) if hasattr(adapter, "set_views") else {}
+
+
+def _forgotten(adapter: Adapter) -> dict[Site, Array]:
+    """Return the user's own weights and keep them no longer."""
+    return _ORIGINALS.pop(adapter.model, {}) if hasattr(adapter, "set_views") else {}
 
 
 def off(adapter: Adapter) -> None:
@@ -83,12 +93,12 @@ def off(adapter: Adapter) -> None:
 @contextmanager
 def restored(adapter: Adapter) -> Iterator[None]:
     """After an exception in the block the model has the masks and weights that it had, and no views or objectives."""
-    before, rewritten = adapter.masks(), dict(_ORIGINALS.get(adapter.model, {}))
+    before, rewritten = adapter.masks(), _rewritten(adapter)
     try:
         yield
     except BaseException:
         off(adapter)
-        fresh = {site: array for site, array in _ORIGINALS.pop(adapter.model, {}).items() if site not in rewritten}
+        fresh = {site: array for site, array in _forgotten(adapter).items() if site not in rewritten}
         if fresh:
             trainable(adapter, "rewriting").write(fresh)
         if rewritten:
