@@ -2,7 +2,9 @@
 
     optimizer.step()      the user's parameters, then, by its post-hook, the variables; their gradients are cleared
     backward twice        both gradients add up until that step: accumulation works as for parameters
-    GradScaler            gradients are divided by the scale with which it calls the step; where they are inf or NaN the step is left out
+    GradScaler            gradients are divided by the scale with which it calls the step; where they are inf or NaN they are dropped
+
+A step that the scaler itself leaves out leaves the variables' gradients to the next one.
 
 While there are variables that nothing teaches, a step of an optimizer of the model's parameters is an error.
 """
@@ -30,6 +32,11 @@ def learn(model: nn.Module, groups: Mapping[str, Learning], optimizer: Any = Non
     if unknown:
         raise ConfigError(f"learn: no rate for the group {unknown[0]!r}{nearest(unknown[0], groups)}; given are {sorted(groups)}.")
     followed = None if optimizer is None else _innermost(optimizer)
+    if followed is not None and not steps_model(followed, model):
+        raise ConfigError(
+            f"optimizer: none of the parameters of this {type(followed).__name__} is the model's: it was built for another model, or "
+            "before this one was made smaller. Build it from model.parameters() of the model that trains."
+        )
     kept.learning = dict(groups)
     if kept.companion is not None:
         kept.companion.close()
@@ -69,6 +76,12 @@ def _innermost(optimizer: Any) -> Optimizer:
     return inner  # type: ignore[no-any-return]
 
 
+def steps_model(optimizer: Optimizer, model: nn.Module) -> bool:
+    """Say whether an optimizer holds a parameter of the model."""
+    own = {id(parameter) for parameter in model.parameters()}
+    return any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"])
+
+
 def _has_hooks(optimizer: Any) -> bool:
     return isinstance(optimizer, Optimizer) and "_optimizer_step_post_hooks" in vars(optimizer)
 
@@ -78,6 +91,7 @@ class Companion:
 
     def __init__(self, followed: Optimizer) -> None:
         self.optimizers: dict[str, Optimizer] = {}
+        self.followed = weakref.ref(followed)
         reference = weakref.ref(self)  # the user's optimizer does not keep the model's variables alive
         self._handle = followed.register_step_post_hook(lambda *_: _step(reference()))
 
@@ -145,10 +159,7 @@ class Guard:
 
     def _check(self, optimizer: Optimizer, *_: Any) -> None:
         model = self._model()
-        if model is None:
-            return
-        own = {id(parameter) for parameter in model.parameters()}
-        if any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+        if model is not None and steps_model(optimizer, model):
             raise ConfigError(
                 f"optimizer: {type(optimizer).__name__} steps the model, but variables of {', '.join(self._groups)} would not learn: "
                 "tell nnc of it, nnc.compress(model, config, optimizer=optimizer), before the first step."

@@ -59,6 +59,7 @@ class TorchTrainStep:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16" and self.device.type != "cpu")
         self.batches = 0
         kept = instruments(model)
+        self._before = kept.companion.followed() if kept.companion is not None else None
         if kept.trained():
             learn(model, kept.learning, self.optimizer)
         self._training = [module for module in model.modules() if not module.training]
@@ -119,6 +120,9 @@ class TorchTrainStep:
 
     def close(self) -> None:
         self.optimizer.zero_grad()
+        kept = instruments(self.model)
+        if kept.trained():
+            learn(self.model, kept.learning, self._before)  # the user's own loop goes on as it was
         for module in self._training:
             module.training = False
 

@@ -170,6 +170,13 @@ def test_what_is_no_optimizer_is_refused():
         adapter.learn({"factors": Learning(0.1)}, "adam")
 
 
+def test_an_optimizer_of_another_model_is_refused():
+    adapter = TorchAdapter(network())
+
+    with pytest.raises(nnc.ConfigError, match=r"none of the parameters of this SGD is the model's.*model.parameters"):
+        adapter.learn({}, torch.optim.SGD(network().parameters(), 0.1))
+
+
 def test_views_taken_away_no_longer_learn():
     model, adapter, optimizer = viewed()
     adapter.set_views({})

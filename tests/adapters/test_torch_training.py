@@ -106,6 +106,36 @@ def test_views_and_objectives_train_with_the_step():
     assert adapter.numbers()["0.weight", "times"]["factor"] == pytest.approx(1 + 0.1 * 3)
 
 
+def test_after_training_the_users_own_optimizer_teaches_again():
+    model = one_weight(3.0)
+    adapter = TorchAdapter(model)
+    adapter.set_views({Site("0", "weight"): (Times(1.0),)})
+    own = torch.optim.SGD(model.parameters(), 0.0)
+    adapter.learn({"factors": Learning(0.1, "sgd")}, own)
+    step = adapter.trainer(functional.mse_loss, sgd(0.0), "float32", 1)
+    step((torch.ones(1, 1), torch.zeros(1, 1)))  # d (3 f)^2 / d f = 18 at 1
+    assert adapter.numbers()["0.weight", "times"]["factor"] == pytest.approx(1 - 1.8)
+
+    step.close()
+    model(torch.ones(1, 1)).sum().backward()
+    own.step()
+
+    assert adapter.numbers()["0.weight", "times"]["factor"] == pytest.approx(1 - 1.8 - 0.3)
+
+
+def test_after_training_an_optimizer_that_nnc_was_not_told_of_is_stopped():
+    model = one_weight(3.0)
+    adapter = TorchAdapter(model)
+    adapter.set_views({Site("0", "weight"): (Times(1.0),)})
+    adapter.learn({"factors": Learning(0.1, "sgd")})
+    step = adapter.trainer(functional.mse_loss, sgd(0.0), "float32", 1)
+    step((torch.ones(1, 1), torch.zeros(1, 1)))
+    step.close()
+
+    with pytest.raises(nnc.ConfigError, match="would not learn"):
+        torch.optim.SGD(model.parameters(), 0.1).step()
+
+
 def test_the_mode_comes_back_when_training_ends():
     model = network().eval()
     step = TorchAdapter(model).trainer(functional.cross_entropy, sgd(), "float32", 1)
