@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nnc.export import export
     from nnc.prunability import prunability
     from nnc.report import report
+    from nnc.rounds import ScheduledPruner
     from nnc.speedup import ModelSpeedup
     from nnc.storage import load, save
     from nnc.trainer import Trainer
@@ -42,6 +43,7 @@ _HOMES = {
     "Distiller": "nnc.algorithm",
     "Pruner": "nnc.algorithm",
     "Quantizer": "nnc.algorithm",
+    "ScheduledPruner": "nnc.rounds",
     "Trainer": "nnc.trainer",
     "algorithms": "nnc.catalog",
     "compress": "nnc.compress",
@@ -66,6 +68,7 @@ __all__ = [
     "NothingRemoved",
     "Pruner",
     "Quantizer",
+    "ScheduledPruner",
     "SpeedupError",
     "StorageError",
     "TraceError",

@@ -13,6 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from nnc.algorithm import Algorithm
+    from nnc.schedules import Schedule
 
 hookspec = pluggy.HookspecMarker("nnc")
 hookimpl = pluggy.HookimplMarker("nnc")
@@ -30,6 +31,11 @@ def nnc_register_adapters(register: Callable[..., None]) -> None:
 @hookspec
 def nnc_register_algorithms(register: Callable[[type[Algorithm]], None]) -> None:
     """Call `register(MyPruner)` for each algorithm class; its `name` is what a config_list calls it."""
+
+
+@hookspec
+def nnc_register_schedules(register: Callable[[type[Schedule]], None]) -> None:
+    """Call `register(MySchedule)` for each schedule class; its `name` is what `nnc.ScheduledPruner` calls it."""
 
 
 @hookspec

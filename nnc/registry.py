@@ -21,6 +21,7 @@ from nnc.errors import ConfigError, MissingFramework, ModelError, NncError, near
 if TYPE_CHECKING:
     from nnc.adapter import Adapter
     from nnc.algorithm import Algorithm
+    from nnc.schedules import Schedule
 
 Record = TypeVar("Record")
 
@@ -79,6 +80,7 @@ class Registry:
     files: dict[str, Callable[[Any], Any]]
     operations: dict[str, Operation]
     formats: dict[str, Callable[[], Any]]
+    schedules: dict[str, type[Schedule]]
 
 
 def adapter_for(model: Any) -> Adapter:
@@ -102,6 +104,14 @@ def algorithm(name: str, place: str = "algorithm") -> type[Algorithm]:
     known = {record.name: record.cls for record in registry().algorithms}
     if name not in known:
         raise ConfigError(f"{place}: {name!r} is no algorithm{nearest(str(name), known)}. `nnc algorithms` lists them all.")
+    return known[name]
+
+
+def schedule_class(name: str, place: str = "schedule") -> type[Schedule]:
+    """Return the class of a schedule. Raises `ConfigError` that begins with `place` and names the nearest one."""
+    known = registry().schedules
+    if name not in known:
+        raise ConfigError(f"{place}: {name!r} is no schedule{nearest(str(name), known)}. There are {', '.join(sorted(known))}.")
     return known[name]
 
 
@@ -134,6 +144,7 @@ def collect(manager: pluggy.PluginManager) -> Registry:
         dict(_answers(manager, "nnc_register_files", lambda plugin, suffix, load: (suffix, load))),
         dict(_answers(manager, "nnc_register_operations", _operation)),
         dict(_answers(manager, "nnc_register_formats", lambda plugin, name, load: (name, load))),
+        dict(_answers(manager, "nnc_register_schedules", lambda plugin, cls: (cls.name, cls))),
     )
 
 
