@@ -12,14 +12,14 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from nnc.adapter import Adapter, Masks
-from nnc.errors import ConfigError, StorageError
+from nnc.errors import ConfigError, StorageError, nearest
 from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
 from nnc.registry import adapter_for, recognise, registry
@@ -68,6 +68,23 @@ def load(folder: str | PathLike[str], model: Any = None) -> Any:
     if masks:
         adapter.set_masks(masks)
     return adapter.model
+
+
+def require_same_tensors(wanted: Mapping[str, Sequence[int]], given: Mapping[str, Array]) -> None:
+    """Check saved arrays against the shapes that a model's stored tensors have, by path; adapters call it before they set any.
+
+    Raises `StorageError` that names what is missing, left over, or misshapen.
+    """
+    faults = [f"the model has no {path}{nearest(path, wanted)}" for path in given if path not in wanted]
+    faults += [f"{path} is missing" for path in wanted if path not in given]
+    faults += [
+        f"{path} has shape {tuple(array.shape)}, the model's has {tuple(wanted[path])}"
+        for path, array in given.items()
+        if path in wanted and tuple(array.shape) != tuple(wanted[path])
+    ]
+    if faults:
+        listed = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise StorageError(f"the saved tensors are not this model's: {listed}. Build the model as it was when it was pruned.")
 
 
 def _all_tensors(adapter: Adapter) -> dict[str, Array]:

@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, helper
 from nnc.errors import StorageError
 from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
+from nnc.storage import require_same_tensors
 from nnc_onnx.layers import Finder
 from nnc_onnx.masks import unmasked
 from nnc_onnx.protos import copied, numbers, put, stored
@@ -30,16 +31,7 @@ def tensors(model: ModelProto) -> dict[str, Array]:
 def load_tensors(model: ModelProto, given: Mapping[str, Array]) -> None:
     """Set every stored array. Raises `StorageError` before any is set."""
     found = _by_path(model)
-    faults = [f"{path} is missing" for path in found if path not in given]
-    faults += [f"{path} is not of this model" for path in given if path not in found]
-    faults += [
-        f"{path} has the shape {tuple(np.shape(given[path]))}, the model's {tuple(tensor.dims)}"
-        for path, tensor in found.items()
-        if path in given and tuple(np.shape(given[path])) != tuple(tensor.dims)
-    ]
-    if faults:
-        listed = "; ".join(faults[:8]) + (f", and {len(faults) - 8} more" if len(faults) > 8 else "")
-        raise StorageError(f"the saved parameters do not fit the model: {listed}. Load the .onnx file that it was made from.")
+    require_same_tensors({path: tuple(tensor.dims) for path, tensor in found.items()}, given)
     for path, tensor in found.items():
         put(tensor, given[path])
 

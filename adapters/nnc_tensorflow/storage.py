@@ -11,6 +11,7 @@ import numpy as np
 
 from nnc.errors import StorageError
 from nnc.graph.ir import Array
+from nnc.storage import require_same_tensors
 from nnc_tensorflow.clone import plain
 from nnc_tensorflow.names import named_layers, own_variables
 
@@ -23,16 +24,7 @@ def tensors(model: keras.Layer) -> dict[str, Array]:
 def load_tensors(model: keras.Layer, given: Mapping[str, Array]) -> None:
     """Set every stored variable. Raises `StorageError` before any is set."""
     variables = dict(_variables(model))
-    faults = [f"{path} is missing" for path in variables if path not in given]
-    faults += [f"{path} is not of this model" for path in given if path not in variables]
-    faults += [
-        f"{path} has the shape {tuple(np.shape(given[path]))}, the model's {tuple(variable.shape)}"
-        for path, variable in variables.items()
-        if path in given and tuple(np.shape(given[path])) != tuple(variable.shape)
-    ]
-    if faults:
-        listed = "; ".join(faults[:8]) + (f", and {len(faults) - 8} more" if len(faults) > 8 else "")
-        raise StorageError(f"the saved parameters do not fit the model: {listed}. Build the model as it was when it was saved.")
+    require_same_tensors({path: tuple(variable.shape) for path, variable in variables.items()}, given)
     for path, variable in variables.items():
         variable.assign(given[path])
 

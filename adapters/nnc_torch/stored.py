@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from nnc.errors import StorageError, nearest
 from nnc.graph.ir import Array
+from nnc.storage import require_same_tensors
 from nnc_torch.layers import join, layers_of, stored_parameters
 
 _BITS = {1: torch.uint8, 2: torch.uint16}
@@ -43,7 +43,7 @@ def _array(tensor: torch.Tensor) -> Array:
 def load_tensors(model: nn.Module, arrays: Mapping[str, Array]) -> None:
     """Set every stored parameter and buffer. Raises StorageError, before any is set, where the names or the shapes differ."""
     named = _named(model)
-    _check(named, arrays)
+    require_same_tensors({name: tuple(tensor.shape) for name, tensor in named.items()}, arrays)
     with torch.no_grad():
         for name, tensor in named.items():
             tensor.copy_(_tensor(np.asarray(arrays[name]), tensor.dtype))
@@ -53,14 +53,3 @@ def _tensor(array: Array, dtype: torch.dtype) -> torch.Tensor:
     plain = torch.from_numpy(np.array(array))
     as_bits = plain.dtype in _BITS.values() and dtype.is_floating_point and plain.element_size() == dtype.itemsize
     return plain.view(dtype) if as_bits else plain
-
-
-def _check(named: Mapping[str, torch.Tensor], arrays: Mapping[str, Array]) -> None:
-    problems = [f"{name} is missing" for name in named.keys() - arrays.keys()]
-    problems += [f"the model has no {name}{nearest(name, named)}" for name in arrays.keys() - named.keys()]
-    for name in named.keys() & arrays.keys():
-        given, expected = tuple(np.shape(arrays[name])), tuple(named[name].shape)
-        if given != expected:
-            problems.append(f"{name} has shape {given}, the model's has {expected}")
-    if problems:
-        raise StorageError(f"the saved tensors are not this model's: {'; '.join(sorted(problems)[:8])}.")
