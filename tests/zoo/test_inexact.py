@@ -135,6 +135,13 @@ def test_an_architecture_loses_width(name, tmp_path):
     assert apart(run(small, inputs), run(nnc.load(tmp_path / "small").eval(), inputs)) <= 1e-6
 
 
+def test_a_pool_over_positions_lets_the_last_width_of_swin_leave():
+    pytest.importorskip("transformers")
+    found = nnc.prunability(*made("swin"), allow_inexact=True)
+
+    assert not any("as_strided" in pinned.reason for pinned in found.pinned)
+
+
 def group_normed(groups):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 24, 3), nn.GroupNorm(groups, 24), nn.ReLU(), nn.Conv2d(24, 5, 3))

@@ -118,6 +118,20 @@ def test_a_head_that_stays_computes_what_it_did():
     assert adapter.masks() == {}
 
 
+def test_a_grouped_head_that_stays_computes_what_it_did():
+    attention = keras.layers.GroupQueryAttention(8, 4, 2)
+    model, x = networks.built(networks.Transformer(lambda: attention), networks.noise(2, 6, 12))
+    masks = L1NormPruner(model, [{"op_partial_names": ["attention"], "granularity": "head", "sparsity": 0.5}], example_inputs=x).propose()
+
+    small = nnc.ModelSpeedup(model, x, masks).speedup_model().blocks[0].attention
+
+    query = next(mask["weight"] for name, mask in masks.items() if name.endswith("query_dense"))
+    stays = query.reshape(4, -1).all(axis=1)
+    assert stays.sum() == 2
+    heads, kept = (scores(layer, np.asarray(model.embed(x))) for layer in (attention, small))
+    np.testing.assert_allclose(kept, heads[:, stays], atol=1e-6)
+
+
 def scores(attention, x):
     """Return an attention's scores, (batch, heads, queries, keys)."""
     return np.asarray(attention(x, x, return_attention_scores=True)[1])

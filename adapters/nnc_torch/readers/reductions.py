@@ -68,6 +68,22 @@ def roll(call: Call) -> bool | None:
     return None
 
 
+def restrided(call: Call) -> bool | None:
+    """as_strided_(self, size, stride): what adaptive_avg_pool1d does to a fresh mean, which holds one number a channel in order."""
+    x, nodes = call.read("self"), call.values.graph.nodes
+    fresh = bool(nodes) and nodes[-1].kind == "reduce" and nodes[-1].outputs[0] is x
+    wide = [axis for axis, size in enumerate(call["size"]) if size != 1]
+    strides, expected = [call["stride"][axis] for axis in wide], 1
+    for axis, stride in zip(reversed(wide), reversed(strides), strict=True):
+        if stride != expected:
+            return False
+        expected *= call["size"][axis]
+    if x is None or not fresh or tuple(call["size"]) != x.shape:
+        return False
+    call.give(x)
+    return None
+
+
 _MAX_POOLS = (aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.adaptive_max_pool2d, aten.adaptive_max_pool3d)
 _MEANS = ("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
 _MEANS += ("_upsample_nearest_exact2d", "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d")
@@ -86,4 +102,5 @@ READERS = {
     **dict.fromkeys((aten._softmax, aten._safe_softmax, aten._log_softmax, aten.logcumsumexp), along),
     **dict.fromkeys((aten.cumsum, aten.cumprod, aten.sort), along_with_zeros),
     aten.roll: roll,
+    aten.as_strided_: restrided,
 }
