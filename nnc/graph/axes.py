@@ -32,6 +32,8 @@ class Bound:
 class Axes:
     """Collects the constraints. An axis is an integer; `axes[tensor]` gives those of a tensor, one per dimension.
 
+    `blocks` are the groups of grouped convolutions: whole ones may leave, or the same positions within each of them.
+
     With `allow_inexact`, what would be pinned only because a mean is taken over it goes to `relaxed`: (axis, place).
     """
 
@@ -42,6 +44,7 @@ class Axes:
     segs: list[tuple[int, int, Array]] = field(default_factory=list)
     pins: list[tuple[int, str]] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
     _parent: list[int] = field(default_factory=list)
     _of: dict[Tensor, tuple[int, ...]] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from nnc.graph.axes import Axes
 from nnc.graph.contractions import contractions
 from nnc.graph.ir import Array, Graph, Node, Tensor
 from nnc.graph.labels import Factor, solve
-from nnc.graph.offers import bindings, producers, signatures, withheld
+from nnc.graph.offers import bindings, outdone, producers, signatures, withheld
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values
 
@@ -104,7 +104,8 @@ class Groups:
         for contraction in contractions(graph, Values({})):
             for factor in self._labels.of(self._labels.axes[contraction.tensor][contraction.axis]):
                 summed[self._labels.classes(factor)] = True
-        for classes, why in (*withheld(self._labels, self._bound), (np.flatnonzero(~summed), "nothing sums over it")):
+        whole = (*withheld(self._labels, self._bound), *outdone(self._labels, self._bound))
+        for classes, why in (*whole, (np.flatnonzero(~summed), "nothing sums over it")):
             reason[classes[reason[classes] < 0]] = len(self._why)
             self._why.append(why)
         return reason

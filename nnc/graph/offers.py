@@ -1,7 +1,8 @@
 """Which classes of labels a pruner may be offered, whatever the numbers are.
 
 Not what is pinned, not what no parameter holds or nothing sums over, and of an axis only its outermost free factor: heads leave, the
-positions within each head do not, since those are tied to numbers in the user's code (a head's size, a scale).
+positions within each head do not, since those are tied to numbers in the user's code (a head's size, a scale). The groups of a
+convolution are tied to none, so there both may leave, and a pruner is offered the finer one.
 """
 
 from __future__ import annotations
@@ -29,17 +30,46 @@ def bindings(graph: Graph, labels: Labels) -> list[Binding]:
 
 def withheld(labels: Labels, bound: Iterable[Binding]) -> Iterator[tuple[Array, str]]:
     """Yield classes that are not pinned but still not offered, with the reason."""
-    held = np.zeros(len(labels.pin), bool)
+    held, loose = np.zeros(len(labels.pin), bool), _in_blocks(labels)
     free: dict[tuple[Tensor, int, int], Factor] = {}
     for tensor, axis, factor in bound:
         classes = labels.classes(factor)
         held[classes] = True
-        if labels.pinned[classes].all():
+        if labels.pinned[classes].all() or loose[classes].all():
             continue
         outermost = free.setdefault((tensor, axis, factor.start), factor)
         if outermost is not factor:
             yield classes, f"it lies within each of {outermost.size} blocks, which leave whole"
     yield np.flatnonzero(~held), "no parameter holds it"
+
+
+def outdone(labels: Labels, bound: Iterable[Binding]) -> Iterator[tuple[Array, str]]:
+    """Yield the groups of convolutions where, everywhere, the positions within each group can leave instead.
+
+    As many channels leave either way, but a convolution of half the width within each group has a quarter of the weights, one of half
+    as many groups a half.
+    """
+    loose, within = _in_blocks(labels), set()
+    blocks: dict[tuple[Tensor, int, int], list[Array]] = {}
+    for tensor, axis, factor in bound:
+        classes = labels.classes(factor)
+        if loose[classes].all():
+            blocks.setdefault((tensor, axis, factor.start), []).append(classes)
+        elif not labels.pinned[classes].all():
+            within.add((tensor, axis, factor.start))
+    for place, found in blocks.items():
+        if place not in within:
+            loose[np.concatenate(found)] = False
+    yield np.flatnonzero(loose), "the channels within each group leave instead"
+
+
+def _in_blocks(labels: Labels) -> Array:
+    """Return which classes are groups of a grouped convolution."""
+    found = np.zeros(len(labels.pin), bool)
+    for axis in labels.axes.blocks:
+        for factor in labels.of(axis):
+            found[labels.classes(factor)] = True
+    return found
 
 
 #: What reads a parameter as numbers to join or to add, so that all of its axes are the result's.

@@ -117,11 +117,14 @@ def conv(node: Node, axes: Axes) -> None:
 
 
 def _grouped(node: Node, axes: Axes, inputs: int, weight_out: int, weight_in: int) -> None:
-    """Input channels are groups x width, output channels groups x multiplier: groups leave whole."""
+    """Input channels are groups x width, output channels groups x multiplier."""
     groups = axes.axis(node.attrs["groups"])
+    multiplier = axes.axis(axes.sizes[weight_out] // node.attrs["groups"])
     axes.reshape([inputs], [groups, weight_in])
-    axes.reshape([weight_out], [groups, axes.axis(axes.sizes[weight_out] // node.attrs["groups"])])
+    axes.reshape([weight_out], [groups, multiplier])
     axes.bind(node.layer, "groups", groups)
+    if axes.sizes[weight_in] > 1 and axes.sizes[multiplier] > 1:
+        axes.blocks.append(groups)
 
 
 def _pin_others(tensor: Tensor, but: set[int], reason: str, axes: Axes) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nnc.graph.groups import Groups
-from tests.core.graphs import Pencil
+from nnc.graph.propagate import propagate
+from tests.core.graphs import Pencil, masked, removed
 from tests.core.test_propagate import attention, lenet
 
 
@@ -53,6 +54,26 @@ def residual() -> Groups:
     x = p.input(2, 3, 8, 8)
     p.output(p.conv(p.add(p.conv(x, "left", 4), p.conv(x, "right", 4)), "last", 2))
     return Groups(p.graph)
+
+
+def test_a_grouped_convolution_offers_the_positions_within_its_groups():
+    p = Pencil()
+    x = p.conv(p.conv(p.input(2, 3, 8, 8), "first", 6), "grouped", 12, groups=2)
+    p.output(p.conv(x, "last", 5))
+
+    assert by_layers(Groups(p.graph)) == {("first",): 3, ("grouped",): 6}
+
+
+def test_whole_groups_of_a_convolution_leave_where_masks_say_so():
+    p = Pencil()
+    x = p.conv(p.conv(p.input(2, 3, 8, 8), "first", 6, bias=False), "grouped", 12, groups=2, bias=False)
+    p.output(p.conv(x, "last", 5))
+
+    plan = propagate(p.graph, {**masked(p, "first", 3, 4, 5, bias=False), **masked(p, "grouped", *range(6, 12), bias=False)}).plan
+
+    assert removed(plan, "first.weight", 0) == [3, 4, 5]
+    assert removed(plan, "grouped.weight", 0) == [6, 7, 8, 9, 10, 11]
+    assert removed(plan, "grouped.weight", 1) == []
 
 
 @pytest.mark.parametrize(("combine", "found"), [("sum", [11, 5, 9, -np.inf]), ("mean", [5.5, 2.5, 4.5, -np.inf]), ("max", [10, 3, 6, 7])])
