@@ -244,3 +244,18 @@ def test_the_transformers_trainer_steps_the_variables(tmp_path):
 
     moved = adapter.numbers()["classifier.weight", "times"]["factor"] - np.float32(1)
     assert 0.2 < abs(moved) <= 0.5  # two steps of Adam, of 0.25 at most
+
+
+def test_a_compiled_model_learns_as_a_plain_one():
+    found = []
+    for backend in (None, "aot_eager"):
+        model, adapter, optimizer = viewed()
+        adapter.set_masks({"0": {"weight": np.ones((1, 1), bool)}})
+        run = torch.compile(model, backend=backend) if backend else model
+        for x in (5.0, 1.0):
+            optimizer.zero_grad()
+            run(torch.tensor([[x]])).square().sum().backward()
+            optimizer.step()
+        found.append((factor(adapter), model[0].parametrizations.weight.original.item()))
+
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
