@@ -156,10 +156,12 @@ def pad(reader: Reader, node: NodeProto) -> None:
         unknown(reader, node)
         return
     grown = np.asarray(amounts).reshape(2, -1).any(axis=0)
-    plain = reader.attributes(node).get("mode", b"constant") == b"constant"
-    value = (float(reader.statics[fill].item()) if fill else 0.0) if plain else np.nan
-    attrs = {"axes": tuple(sorted(int(axis) % len(x.shape) for axis in np.asarray(axes)[grown])), "value": value}
-    reader.emit("pad", node.output[0], (x,), attrs)
+    places = tuple(sorted(int(axis) % len(x.shape) for axis in np.asarray(axes)[grown]))
+    if reader.attributes(node).get("mode", b"constant") == b"constant":
+        value = float(reader.statics[fill].item()) if fill else 0.0
+        reader.emit("pad", node.output[0], (x,), {"axes": places, "value": value})
+    else:  # reflected, repeated: what is there already, so a constant stays one
+        reader.emit("pool", node.output[0], (x,), {"axes": places, "function": "max", "padded": False})
 
 
 def depth_to_space(reader: Reader, node: NodeProto) -> None:
