@@ -1,4 +1,4 @@
-"""The command line: `nnc demo | layers | algorithms | schema | compress`.
+"""The command line: `nnc demo | layers | algorithms | schema | compress | export | bench`.
 
 What nnc raises on purpose is printed as it is, without a traceback, and ends the program with 1; wrong usage ends it with 2.
 """
@@ -135,6 +135,66 @@ def compress(
         Console().print(report, f"saved: {output}")
 
 
+@app.command()
+def export(
+    model: Model,
+    path: Annotated[Path, typer.Argument(help="The file to write.")],
+    example: Examples = None,
+    format: Annotated[str, typer.Option(help="What kind of file.")] = "onnx",
+    opset: Annotated[int | None, typer.Option(help="ONNX's opset; the framework's usual one by default.")] = None,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Linear layers in int8, their inputs' ranges found at run time.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write the file even where it is slower than float.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model as a file for another runtime, and say what the runtime makes of it."""
+    from nnc.bench import Example
+    from nnc.export import export as export_model
+    from nnc.locate import locate
+
+    located = locate(model)
+    inputs = _tensors(located, [Example.parse(shape).array() for shape in example or ()])
+    result = export_model(located, path, inputs, format=format, opset=opset, dynamic=dynamic, force=force)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=2))
+    else:
+        Console().print(result, highlight=False)
+
+
+@app.command()
+def bench(
+    models: Annotated[list[str], typer.Argument(help="The original, then its variants; each as for `nnc layers`.")],
+    example: Examples = None,
+    data: Annotated[Path | None, typer.Option(help="An .npz file of inputs, in order, and `labels`.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each model.")] = 50,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that each model may use.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure models side by side: latency, size, peak memory, and accuracy where there is data."""
+    from nnc.bench import Example, use_threads
+    from nnc.bench import bench as measure
+
+    if threads is not None:
+        use_threads(threads)
+    found = measure(models, [Example.parse(shape) for shape in example or ()], data=_arrays(data), repeats=repeats)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        Console().print(found, highlight=False)
+
+
+def _arrays(path: Path | None) -> dict[str, Any] | None:
+    """Return the arrays of an .npz file by name."""
+    import numpy as np
+
+    if path is None:
+        return None
+    try:
+        with np.load(path) as held:
+            return dict(held)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"--data: {path} is no .npz file of arrays: {error}.") from None
+
+
 def _demos(framework: str) -> dict[str, Demo]:
     """Return the demo of one framework, or of all that are installed, by the framework's name."""
     from nnc.registry import registry
@@ -204,9 +264,14 @@ def _random_inputs(model: Any, shapes: Sequence[Sequence[int]]) -> Any:
     """Return random float32 inputs of these shapes, as the model's framework takes them."""
     import numpy as np
 
+    random = np.random.default_rng(0)
+    return _tensors(model, [random.standard_normal(shape, dtype=np.float32) for shape in shapes])
+
+
+def _tensors(model: Any, arrays: Sequence[Any]) -> Any:
+    """Return arrays as the model's framework takes them, or None where there are none."""
     from nnc.catalog import layers as layers_of
 
-    random = np.random.default_rng(0)
     ops = layers_of(model)[0].ops
-    inputs = [ops.asarray(random.standard_normal(shape, dtype=np.float32)) for shape in shapes]
-    return inputs[0] if len(inputs) == 1 else tuple(inputs)
+    inputs = [ops.asarray(array) for array in arrays]
+    return inputs[0] if len(inputs) == 1 else tuple(inputs) or None

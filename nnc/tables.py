@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from nnc.bench import Bench
     from nnc.demo import Result
     from nnc.export import ExportResult
     from nnc.prunability import Prunability, Removable
@@ -108,6 +109,25 @@ def export_table(result: ExportResult) -> RenderableType:
     rows = [(one.layer, one.kernel, one.reason) for one in result.placed]
     shown = [listing(("layer", "kernel", "why not an integer one"), rows)] if rows else []
     return Group(*lines, *shown, *(f"note: {note}" for note in result.notes))
+
+
+def bench_table(result: Bench) -> RenderableType:
+    """Return one row for each model, set against the first."""
+    first = result.models[0]
+    rows = [
+        (
+            one.name,
+            milliseconds(one.seconds),
+            f"{first.seconds / one.seconds:.2f}x",
+            kibibytes(one.size),
+            ratio(first.size, one.size),
+            f"{one.memory / 2**20:,.0f} MiB" if one.memory is not None else "-",
+            f"{one.accuracy:.2%}" if one.accuracy is not None else "-",
+        )
+        for one in result.models
+    ]
+    columns = ("model", "latency", "speed", "size", "ratio", "memory", "right")
+    return Group(table(None, columns, rows), f"latency: {result.conditions}", "memory: the peak of a process that loads and runs the model")
 
 
 def as_text(renderable: RenderableType, width: int = 100) -> str:

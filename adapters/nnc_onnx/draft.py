@@ -6,6 +6,7 @@ Nodes are compared by identity, and keep the label of the layer that they belong
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper, shape_inference
 from nnc.export import LABEL
 from nnc.graph.ir import Array
 from nnc_onnx.protos import captured, fresh, names
+
+#: Tensors of more numbers than this are no shapes.
+_SHAPES = 64
 
 
 class Draft:
@@ -155,9 +159,18 @@ class Draft:
 
 def _ranks(model: ModelProto) -> dict[str, int]:
     """Return how many axes a tensor has, where ONNX can tell."""
-    inferred = shape_inference.infer_shapes(model).graph
+    inferred = shape_inference.infer_shapes(_without_weights(model)).graph
     known = [*inferred.value_info, *inferred.input, *inferred.output]
     return {item.name: len(item.type.tensor_type.shape.dim) for item in known if item.type.tensor_type.HasField("shape")}
+
+
+def _without_weights(model: ModelProto) -> ModelProto:
+    """Return the graph with inputs in the place of its large tensors: shapes need no numbers but those that are shapes themselves."""
+    graph = model.graph
+    small = [tensor for tensor in graph.initializer if prod(tensor.dims) <= _SHAPES]
+    large = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in graph.initializer if prod(t.dims) > _SHAPES]
+    bare = helper.make_graph(graph.node, "shapes", [*graph.input, *large], graph.output, small)
+    return helper.make_model(bare, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
 def label(node: NodeProto) -> str:

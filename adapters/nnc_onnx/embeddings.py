@@ -9,11 +9,11 @@ from nnc.grid import Grid
 from nnc_onnx.draft import Draft
 
 
-def embed(draft: Draft, node: NodeProto, grid: Grid) -> str:
-    """Let a Gather look rows up in an int8 table, and return why it does not, or "". `grid` is that of the table `(rows, width)`."""
+def embed(draft: Draft, node: NodeProto, grid: Grid) -> tuple[str, str]:
+    """Let a Gather look rows up in an int8 table, and return its name, or why it does not. `grid` is that of the table `(rows, width)`."""
     table = draft.constant(node.input[0])
     if table is None or grid.bits > 8 or grid.block:
-        return f"{grid.bits} bits, block {grid.block} is no grid of a table of bytes"
+        return "", f"{grid.bits} bits, block {grid.block} is no grid of a table of bytes"
     offset = 0 if grid.signed else 128
     name = draft.new_constant(f"{node.input[0]}.int8", (grid.quantise(table) - offset).astype(np.int8))
     result = node.output[0]
@@ -29,7 +29,7 @@ def embed(draft: Draft, node: NodeProto, grid: Grid) -> str:
         zeros = draft.new_constant(f"{name}/zero", zero.astype(np.int8))
         axis = {"axis": -1} if grid.axis == 1 else {}
         draft.add("DequantizeLinear", [rows, scales, zeros], result, node, **axis)
-    return ""
+    return name, ""
 
 
 def _by_row(draft: Draft, node: NodeProto, rows: str, grid: Grid, zero: np.ndarray) -> None:

@@ -7,7 +7,6 @@ reads it, the product behind is done in float after all.
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import process_time
@@ -64,12 +63,7 @@ def kernels(graph: Any, done: Quantised) -> dict[str, str]:
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, node.op_type)
-    behind = Counter(node.op_type for node in graph.node)
-    found = {}
-    for layer, name in done.weights.items():
-        reader = readers.get(name, "")
-        found[layer] = reader or next((kind for kind in ("MatMulNBits", "Gather") if behind[kind]), "")
-    return found
+    return {layer: readers.get(name, "") for layer, name in done.weights.items()}
 
 
 def seconds_by_turns(calls: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 3) -> dict[str, list[float]]:

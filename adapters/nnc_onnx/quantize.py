@@ -87,18 +87,18 @@ def _layers(draft: Draft, flow: Flow, owners: Mapping[int, str], grids: Grids, w
     left = [node for node in nodes if owners[id(node)] in chosen and owners[id(node)] not in stored]
     for node in left:
         layer = owners[id(node)]
-        reason = _alone(draft, node, chosen[layer], weights[layer], levels.get(id(node)), dynamic and layer not in inputs)
+        name, reason = _alone(draft, node, chosen[layer], weights[layer], levels.get(id(node)), dynamic and layer not in inputs)
         if reason:
             reasons[layer] = reasons.get(layer) or flow.reasons.get(layer) or reason
             _round(draft, node, levels.get(id(node)))
         else:
-            stored[layer] = ""
+            stored[layer] = name
             reasons.pop(layer, None)
     return Quantised(draft.model, stored, reasons)
 
 
-def _alone(draft: Draft, node: NodeProto, grid: Grid, source: Array, levels: Weight | None, dynamic: bool) -> str:
-    """Quantise a layer whose input has no grid, and return why that cannot be, or ""."""
+def _alone(draft: Draft, node: NodeProto, grid: Grid, source: Array, levels: Weight | None, dynamic: bool) -> tuple[str, str]:
+    """Quantise a layer whose input has no grid, and return its weight's new name; or why that cannot be."""
     if node.op_type == "Gather":
         return embed(draft, node, grid)
     if dynamic and levels is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ def session(model: ModelProto, optimised: bool = True) -> onnxruntime.InferenceS
     """Return ONNX Runtime's session of a model. Raises `TraceError` with its reason where it takes the model not."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what fails is raised
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0: one for each core
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

@@ -20,13 +20,16 @@ from nnc_onnx.levels import Weight
 from nnc_onnx.tidy import CONTRIB
 
 
-def matmul_few_bits(draft: Draft, node: NodeProto, source: Array, grid: Grid) -> str:
-    """Let a linear layer's weight be stored as 4 bits in blocks of inputs; return why it cannot, or ""."""
+def matmul_few_bits(draft: Draft, node: NodeProto, source: Array, grid: Grid) -> tuple[str, str]:
+    """Let a linear layer's weight be stored as 4 bits in blocks of inputs, and return its name; or why it cannot."""
     if node.op_type not in ("MatMul", "Gemm"):
-        return f"only linear layers take weights of {grid.bits} bits with float inputs, and this is a {node.op_type}"
+        return "", f"only linear layers take weights of {grid.bits} bits with float inputs, and this is a {node.op_type}"
     size = grid.block or _whole(source.shape[1])
     if grid.bits != 4 or grid.axis not in (None, 0) or size & (size - 1) or size < 16:
-        return f"weights alone are stored as 4 bits in blocks of 16, 32, 64, 128, ... inputs, not as {grid.bits} bits, block {grid.block}"
+        return (
+            "",
+            f"weights alone are stored as 4 bits in blocks of 16, 32, 64, 128, ... inputs, not as {grid.bits} bits, block {grid.block}",
+        )
     offset = 8 if grid.signed else 0
     rows, columns = source.shape
     levels, blocks = grid.quantise(source) + offset, -(-columns // size)
@@ -42,7 +45,7 @@ def matmul_few_bits(draft: Draft, node: NodeProto, source: Array, grid: Grid) ->
         inputs.append(draft.new_constant(f"{node.input[1]}.zero", _nibbles(zero.astype(np.uint8))))
     sizes = {"K": columns, "N": rows, "bits": 4, "block_size": size}
     _with_bias(draft, node, lambda result: draft.add("MatMulNBits", inputs, result, node, domain=CONTRIB, **sizes))
-    return ""
+    return stored, ""
 
 
 def _for_blocks(array: Array, rows: int, blocks: int) -> Array:
@@ -61,10 +64,10 @@ def _nibbles(zero: Array) -> Array:
     return np.asarray(even[:, 0::2] | (even[:, 1::2] << 4)).reshape(-1)
 
 
-def matmul_dynamic(draft: Draft, node: NodeProto, weight: Weight) -> str:
-    """Let a linear layer find the range of its input in every call; return why it cannot, or ""."""
+def matmul_dynamic(draft: Draft, node: NodeProto, weight: Weight) -> tuple[str, str]:
+    """Let a linear layer find the range of its input in every call, and return its name; or why it cannot."""
     if node.op_type not in ("MatMul", "Gemm"):
-        return f"a {node.op_type} with a range found at run time is several times slower than float"
+        return "", f"a {node.op_type} with a range found at run time is several times slower than float"
     name = node.input[1]
     quantised, scale, zero = (draft.new_tensor(f"{node.output[0]}/{part}") for part in ("levels", "scale", "zero"))
     found = draft.add("DynamicQuantizeLinear", [node.input[0]], quantised, node)
@@ -77,7 +80,7 @@ def matmul_dynamic(draft: Draft, node: NodeProto, weight: Weight) -> str:
     draft.add("Cast", [total], numbers, node, to=TensorProto.FLOAT)
     draft.add("Mul", [scale, scales], step, node)
     _with_bias(draft, node, lambda result: draft.add("Mul", [numbers, step], result, node))
-    return ""
+    return levels, ""
 
 
 def _with_bias(draft: Draft, node: NodeProto, make: Callable[[str], object]) -> None:

@@ -20,6 +20,7 @@ _NEUTRAL: dict[str, tuple[str, ...]] = {
     "SeparableConv1D": ("SeparableConv1d", "Conv1d"),
     "SeparableConv2D": ("SeparableConv2d", "Conv2d"),
     "Embedding": ("Embedding",),
+    "ReversibleEmbedding": ("Embedding",),
     "LayerNormalization": ("LayerNorm",),
     "GroupNormalization": ("GroupNorm",),
     "RMSNormalization": ("RMSNorm",),

@@ -1,0 +1,200 @@
+"""How fast, how large and how right models are, side by side: the original against its variants, whatever made them.
+
+    nnc bench lenet.onnx lenet_int8.onnx "net.py:build" --example 1,1,28,28
+
+All models run by turns in one process, so that what else the machine does falls on all of them alike. What a model takes of memory is
+measured in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnc.adapter import Adapter
+from nnc.errors import ConfigError, ModelError, NncError
+from nnc.graph.ir import Array
+from nnc.latency import hardware, medians_by_turns
+from nnc.locate import locate
+from nnc.registry import adapter_for
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+WARM_UP = 20
+#: Where frameworks and runtimes look for how many threads they may start; they look once, when they are imported.
+_THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model: median seconds of a call, bytes on disk, the most memory in bytes of a process that runs it, and the share of right answers (None: no data)."""
+
+    name: str
+    framework: str
+    seconds: float
+    size: int
+    memory: int | None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was measured; the first model is the original that the others are set against."""
+
+    models: tuple[Measured, ...]
+    conditions: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON: seconds, bytes, fractions; `speed` is how many times as fast as the first model."""
+        first = self.models[0].seconds
+        return {"models": [{**vars(one), "speed": first / one.seconds} for one in self.models], "conditions": self.conditions}
+
+    def __rich__(self) -> RenderableType:
+        from nnc.tables import bench_table
+
+        return bench_table(self)
+
+    def __str__(self) -> str:
+        from nnc.tables import as_text
+
+        return as_text(self)
+
+
+@dataclass(frozen=True)
+class Example:
+    """The shape and the type of an input: "1,3,224,224", "1,128:int64"."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @classmethod
+    def parse(cls, text: str) -> Example:
+        """Raises `ConfigError` for what is no shape, or no type that a model takes."""
+        sizes, _, dtype = text.partition(":")
+        try:
+            return cls(tuple(int(size) for size in sizes.split(",")), np.dtype(dtype or "float32").name)
+        except (ValueError, TypeError):
+            raise ConfigError(f"--example: {text!r} is no shape; write sizes with commas, as 2,3,224,224 or 1,128:int64.") from None
+
+    def array(self, seed: int = 0) -> Array:
+        """Return random numbers: normal ones, or whole ones that any vocabulary has."""
+        random = np.random.default_rng(seed)
+        whole = np.issubdtype(np.dtype(self.dtype), np.integer)
+        return random.integers(0, 2, self.shape).astype(self.dtype) if whole else random.standard_normal(self.shape).astype(self.dtype)
+
+
+def bench(
+    models: Sequence[Any],
+    examples: Sequence[Example] = (),
+    *,
+    data: Mapping[str, Array] | None = None,
+    repeats: int = 50,
+    memory: bool = True,
+) -> Bench:
+    """Measure models by turns; each is what `nnc.locate.locate` finds, or a model itself.
+
+    `examples` are the inputs' shapes, in order; `data` has arrays for the same inputs, in that order, and "labels" `(n,)`: the first
+    output's largest entry is the answer. Memory is measured of models that are named, not of those that are given.
+    Raises `ConfigError`, `ModelError` or `TraceError` where a model is not found or does not run.
+    """
+    if not models:
+        raise ConfigError("models: name at least one.")
+    inputs = [array for name, array in (data or {}).items() if name != "labels"]
+    if not examples and not inputs:
+        raise ConfigError("--example: give the shape of each input, as --example 1,3,224,224; or --data with inputs in it.")
+    labels = None if data is None else data.get("labels")
+    if data is not None and (labels is None or not inputs):
+        raise ConfigError(f"--data: needs the inputs and 'labels'; it holds {', '.join(data) or 'nothing'}.")
+    adapters = [adapter_for(locate(model) if isinstance(model, str) else model) for model in models]
+    arrays = [example.array() for example in examples] or [array[:1] for array in inputs]
+    seconds = medians_by_turns([partial(adapter.run, _given(adapter, arrays)) for adapter in adapters], repeats, WARM_UP)
+    measured = []
+    for model, adapter, taken in zip(models, adapters, seconds, strict=True):
+        named = isinstance(model, str)
+        peak = _memory(model, arrays) if named and memory else None
+        right = None if labels is None else accuracy(adapter, inputs, labels)
+        name = model if named else type(model).__name__
+        measured.append(Measured(name, adapter.framework, taken, _size(model, adapter), peak, right))
+    batch = arrays[0].shape[0] if arrays[0].ndim else 1
+    return Bench(tuple(measured), f"batch {batch}, median of {repeats} runs by turns after {WARM_UP} to warm up, on {hardware()}")
+
+
+def accuracy(adapter: Adapter, inputs: Sequence[Array], labels: Array, batch: int = 256) -> float:
+    """Return the share of samples whose label is the largest entry of the model's first output."""
+    right = 0
+    for start in range(0, len(labels), batch):
+        part = [array[start : start + batch] for array in inputs]
+        scores = adapter.run(_given(adapter, part))[0]
+        right += int((scores.argmax(-1) == labels[start : start + batch]).sum())
+    return right / len(labels)
+
+
+def use_threads(count: int) -> None:
+    """Let frameworks and runtimes start so many threads. Raises `ConfigError` where one of them is imported already."""
+    late = [name for name in ("torch", "tensorflow", "onnxruntime") if name in sys.modules]
+    if late:
+        raise ConfigError(f"--threads: {', '.join(late)} is imported already; set OMP_NUM_THREADS in the environment instead.")
+    for name in _THREADS:
+        os.environ[name] = str(count)
+
+
+def _given(adapter: Adapter, arrays: Sequence[Array]) -> Any:
+    """Return inputs as the model's framework takes them."""
+    layers = adapter.layers()
+    own = [layers[0].ops.asarray(array) for array in arrays] if layers else list(arrays)
+    return own[0] if len(own) == 1 else tuple(own)
+
+
+def _size(model: Any, adapter: Adapter) -> int:
+    """Return what a model takes on disk, or as bare numbers where it is code that builds it."""
+    path = Path(model) if isinstance(model, str) else None
+    if path is not None and path.is_file():
+        return path.stat().st_size
+    if path is not None and path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return sum(array.nbytes for array in adapter.tensors().values())
+
+
+def _memory(model: str, arrays: Sequence[Array]) -> int:
+    """Return the largest size in bytes of a fresh process that loads the model, with its framework, and runs it once."""
+    shapes = [f"{','.join(map(str, array.shape))}:{array.dtype}" for array in arrays]
+    command = [sys.executable, "-m", "nnc.bench", json.dumps([model, shapes])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ModelError(f"{model}: failed in a process of its own: {done.stderr.strip().rpartition(chr(10))[2]}")
+    return int(done.stdout.strip().rpartition("\n")[2])
+
+
+def _run_alone(model: str, shapes: Sequence[str]) -> int:
+    adapter = adapter_for(locate(model))
+    adapter.run(_given(adapter, [Example.parse(shape).array() for shape in shapes]))
+    return _peak()
+
+
+def _peak() -> int:
+    """Return the largest size that this process had so far, in bytes."""
+    # ru_maxrss is inherited from the process that started this one; the kernel's own high-water mark is not.
+    status = Path("/proc/self/status")
+    marks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+    if marks:
+        return 1024 * int(marks[0])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    try:
+        print(_run_alone(*json.loads(sys.argv[1])))
+    except NncError as error:
+        sys.exit(str(error))
