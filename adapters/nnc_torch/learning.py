@@ -6,7 +6,8 @@
 
 A step that the scaler itself leaves out leaves the variables' gradients to the next one.
 
-While there are variables that nothing teaches, a step of an optimizer of the model's parameters is an error.
+While there are variables that nothing teaches, or objectives that no loss was asked for, a step of an optimizer of the model's
+parameters is an error.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from nnc.errors import ConfigError, nearest
 from nnc.views import Learning
-from nnc_torch.instruments import instruments, keep
+from nnc_torch.instruments import Instruments, instruments, keep
 
 
 def learn(model: nn.Module, groups: Mapping[str, Learning], optimizer: Any = None) -> None:
@@ -48,7 +49,7 @@ def learn(model: nn.Module, groups: Mapping[str, Learning], optimizer: Any = Non
 
 
 def refresh(model: nn.Module) -> None:
-    """Follow a change of what is trained: teach new variables, forget old ones, and guard those that nothing teaches."""
+    """Follow a change of what is trained: teach new variables, forget old ones, and guard what would be left out."""
     kept = instruments(model)
     trained = kept.trained()
     if not trained and kept.companion is not None:
@@ -58,10 +59,9 @@ def refresh(model: nn.Module) -> None:
         kept.learning = {}
     if kept.companion is not None:
         kept.companion.teach({group: trained[group] for group in trained if group in kept.learning}, kept.learning)
-    untaught = sorted(trained.keys() - kept.learning.keys()) if kept.companion is not None else sorted(trained)
     if kept.guard is not None:
         kept.guard.close()
-    kept.guard = Guard(model, untaught) if untaught else None
+    kept.guard = Guard(model) if kept.objectives or _untaught(kept) else None
     keep(model, kept)
 
 
@@ -150,20 +150,34 @@ def _scale_of_caller() -> float:
 
 
 class Guard:
-    """Stops a step of an optimizer of the model while some of its trained variables have nothing that teaches them."""
+    """Stops a step of an optimizer of the model that would train less than the model has been given."""
 
-    def __init__(self, model: nn.Module, groups: list[str]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._model = weakref.ref(model, lambda _: self.close())
-        self._groups = groups
         self._handle = register_optimizer_step_pre_hook(self._check)
 
     def _check(self, optimizer: Optimizer, *_: Any) -> None:
         model = self._model()
-        if model is not None and steps_model(optimizer, model):
-            raise ConfigError(
-                f"optimizer: {type(optimizer).__name__} steps the model, but variables of {', '.join(self._groups)} would not learn: "
-                "tell nnc of it, nnc.compress(model, config, optimizer=optimizer), before the first step."
-            )
+        problem = None if model is None else _left_out(instruments(model))
+        if model is not None and problem and steps_model(optimizer, model):
+            raise ConfigError(problem)
 
     def close(self) -> None:
         self._handle.remove()
+
+
+def _left_out(kept: Instruments) -> str | None:
+    """Return what a step would leave out, and what to do, or None."""
+    untaught = _untaught(kept)
+    if untaught:
+        remedy = "tell nnc of the optimizer, nnc.compress(model, config, optimizer=optimizer), before the first step"
+        return f"optimizer: it steps the model, but variables of {', '.join(untaught)} would not learn: {remedy}."
+    if kept.watch is not None and kept.watch.forgotten:
+        names = ", ".join(objective.name for objective in kept.objectives)
+        return f"loss: what {names} adds to it is missing: call loss = compressed.loss(loss) after the model and before loss.backward()."
+    return None
+
+
+def _untaught(kept: Instruments) -> list[str]:
+    taught = kept.learning if kept.companion is not None else {}
+    return sorted(kept.trained().keys() - taught.keys())

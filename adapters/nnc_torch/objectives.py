@@ -42,6 +42,12 @@ class Watch:
         self.seen: dict[Site, torch.Tensor] = {}
         self.latest: dict[str, torch.Tensor] = {}
         self.handles: list[Any] = []
+        self.asked = False
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the model has run in training, and no loss was ever asked for."""
+        return self.call is not None and not self.asked
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Watch:
         """A copied model has run nothing yet; the activations of the original's pass cannot be copied."""
@@ -61,6 +67,7 @@ class Watch:
         """Return what was noted, once: it holds the pass's activations."""
         if self.call is None:
             return None
+        self.asked = True
         found = self.call, dict(self.seen)
         self.call = None
         self.seen.clear()

@@ -56,7 +56,7 @@ class TorchTrainStep:
         self.device = device_of(model)
         self.optimizer = _optimizer(model, optimizer)
         self.half = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16" and self.device.type != "cpu")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
         self.batches = 0
         kept = instruments(model)
         self._before = kept.companion.followed() if kept.companion is not None else None

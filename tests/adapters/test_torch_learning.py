@@ -123,6 +123,21 @@ def test_an_optimizer_that_nnc_was_not_told_of_is_stopped():
     optimizer.step()
 
 
+def test_a_loop_that_forgets_the_objectives_is_stopped():
+    model = network()
+    adapter = TorchAdapter(model)
+    adapter.set_objectives([Match()], network())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    adapter.learn({"projections": Learning(0.1)}, optimizer)
+    model(torch.ones(1, 4)).sum().backward()
+
+    with pytest.raises(nnc.ConfigError, match=r"loss: what match adds to it is missing.*compressed.loss\(loss\)"):
+        optimizer.step()
+
+    adapter.total(model(torch.ones(1, 4)).sum()).backward()
+    optimizer.step()
+
+
 def test_no_hook_on_all_optimizers_stays():
     before = dict(torch_optimizer._global_optimizer_pre_hooks)
     model, adapter = network(), None

@@ -165,7 +165,7 @@ class Failing(nn.Module):
     ("operation", "words"),
     [
         (lambda x: x / 0, r"step 3: the loss is nan; the output of 'second' was the first that is not finite"),
-        (lambda x: x * (x * 0).sqrt(), r"step 3: the gradient is not finite; the gradient of .* of 'first'|step 3: .*'first"),
+        (lambda x: x * (x * 0).sqrt(), r"step 3: the gradient is not finite; the gradient of the output of 'first' was the first"),
     ],
 )
 def test_a_number_that_is_not_finite_is_named_by_step_and_layer(operation, words):
