@@ -55,6 +55,7 @@ NAMES = {
 
 def main(
     only: Annotated[list[str], typer.Option(help="Only these, by name or framework.")] = [],  # noqa: B006
+    part: Annotated[list[str], typer.Option(help='Only "proof" (sizes, exactness, the peer) or "speed".')] = list(PARTS),  # noqa: B006
     redo: Annotated[bool, typer.Option("--redo", help="Measure also what has a result.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Measure nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -64,9 +65,9 @@ def main(
     if not asked:
         raise typer.BadParameter(f"no such architecture; there are {', '.join(name for names in NAMES.values() for name in names)}")
     # First what holds, of all; then how fast it is.
-    missing = [] if show else [(row, part) for part in PARTS for row in asked if redo or not _has(row, part)]
-    for row, part in track(missing, "measuring", console=Console(stderr=True), disable=not missing):
-        _note(row, part, measure(*row, part))
+    missing = [] if show else [(row, each) for each in part for row in asked if redo or not _has(row, each)]
+    for row, each in track(missing, "measuring", console=Console(stderr=True), disable=not missing):
+        _note(row, each, measure(*row, each))
         write_page(_results(), HERE.parent / "docs")
     results = _results()
     write_page(results, HERE.parent / "docs")

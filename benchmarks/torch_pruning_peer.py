@@ -37,19 +37,9 @@ def _outcome(build: Build, inputs: dict[str, torch.Tensor], recipe: bool) -> dic
 
 
 def _compared(build: Build, inputs: dict[str, torch.Tensor], recipe: bool) -> dict[str, Any]:
-    import torch_pruning as tp
-
     small = build()
     before = _count(small)
-    importance = tp.importance.GroupMagnitudeImportance(p=1)
-    heads = _heads(small) if recipe else {}
-    asked = {"num_heads": dict(heads), "prune_num_heads": True, "prune_head_dims": False, "head_pruning_ratio": 0.5} if recipe else {}
-    pruner = tp.pruner.BasePruner(
-        small, inputs, importance=importance, pruning_ratio=0.5, ignored_layers=_left_alone(small), output_transform=first, **asked
-    )
-    pruner.step()
-    history = pruner.pruning_history()
-    _patch(small, heads)
+    history = prune(small, inputs, recipe)
     left = _count(small) / before
     if not history:
         return {"verdict": "removes nothing", "removed": 0.0}
@@ -58,6 +48,22 @@ def _compared(build: Build, inputs: dict[str, torch.Tensor], recipe: bool) -> di
         expected, found = first(masked(**inputs)), first(small(**inputs))
     error = float((expected - found).abs().max() / expected.abs().max())
     return {"verdict": "exact" if error <= EXACT else "differs", "error": error, "removed": 1 - left}
+
+
+def prune(model: nn.Module, inputs: dict[str, torch.Tensor], recipe: bool) -> list[Any]:
+    """Cut half of a network's channels by L1 norm, in place, and return Torch-Pruning's history."""
+    import torch_pruning as tp
+
+    heads = _heads(model) if recipe else {}
+    asked = {"num_heads": dict(heads), "prune_num_heads": True, "prune_head_dims": False, "head_pruning_ratio": 0.5} if heads else {}
+    importance, left_alone = tp.importance.GroupMagnitudeImportance(p=1), _left_alone(model)
+    pruner = tp.pruner.BasePruner(
+        model, inputs, importance=importance, pruning_ratio=0.5, ignored_layers=left_alone, output_transform=first, **asked
+    )
+    pruner.step()
+    _patch(model, heads)
+    history: list[Any] = pruner.pruning_history()
+    return history
 
 
 def _masked(build: Build, inputs: dict[str, torch.Tensor], history: list[Any]) -> nn.Module:
