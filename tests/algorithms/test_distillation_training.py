@@ -10,6 +10,7 @@ from nnc.registry import adapter_for
 from nnc.views import Site
 from tests.algorithms import distillation_numpy as formula
 from tests.algorithms.distillation_models import MODELS, tokens
+from tests.frameworks import images
 
 EVERYTHING = [
     {"algorithm": "kl", "temperature": 2, "weight": 10},
@@ -226,3 +227,35 @@ def accuracy(name, model, x, y):
         with torch.no_grad():
             return (model(torch.from_numpy(x)).argmax(1).numpy() == y).mean()
     return (np.asarray(model(x)).argmax(1) == y).mean()
+
+
+KL = {"algorithm": "kl"}
+HALF = {"op_names": ["conv1"], "sparsity": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("config", "differs"), [([{"algorithm": "kl"}], False), ([HALF, {"algorithm": "kl"}], True)], ids=["whole", "pruned"]
+)
+def test_the_untouched_model_teaches_unless_another_is_given(framework, config, differs):
+    model = framework.build("lenet")
+    c = nnc.compress(model, config, framework.inputs(images()), trainer=standing_still(framework.name, framework.inputs(images())))
+
+    c.train()
+
+    assert (abs(adapter_for(model).terms()["kl.outputs"]) > 1e-4) is differs
+
+
+def standing_still(name, inputs):
+    """Return a trainer of one step at a learning rate of 0."""
+    labels = np.array([0, 1])
+    if name == "torch":
+        import torch
+
+        def optimizer(parameters):
+            return torch.optim.SGD(parameters, 0.0)
+
+        return nnc.Trainer([(inputs, torch.from_numpy(labels))], torch.nn.functional.cross_entropy, optimizer, steps=1, progress=False)
+    import keras
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return nnc.Trainer([(inputs, labels)], loss, keras.optimizers.SGD(0.0), steps=1, progress=False)
