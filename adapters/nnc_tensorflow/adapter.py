@@ -24,7 +24,7 @@ from nnc_tensorflow.layers import KerasLayer, keras_layers
 from nnc_tensorflow.losses import batch_loss
 from nnc_tensorflow.masks import apply_masks, current_masks, seen_through
 from nnc_tensorflow.names import PLANS, TRAINING, named_layers, named_operations
-from nnc_tensorflow.objectives import Training, learn, set_numbers, states_of, trained, with_objectives
+from nnc_tensorflow.objectives import Training, instrumented, learn, set_numbers, states_of, trained, with_objectives
 from nnc_tensorflow.passes import forward_pass, gradients_of, write
 from nnc_tensorflow.read import Reader
 from nnc_tensorflow.readings import READINGS
@@ -175,7 +175,7 @@ class TensorFlowAdapter:
     def _train(self, training: Training) -> None:
         """Let the model train with this, and forget what is compiled; a model without views and objectives holds nothing."""
         training.learners.follow(trained(self.model, training))
-        needed = bool(training.objectives) or bool(current_views(named_layers(self.model)))
+        needed = instrumented(self.model, training)
         if not needed:
             training.learners.use({})
         hold(self.model, {**held_by(self.model), TRAINING: training if needed else None})

@@ -261,6 +261,11 @@ def release(model: keras.Layer, training: Training) -> None:
         untap(named_layers(training.teacher), training.shown)
 
 
+def instrumented(model: keras.Layer, training: Training) -> bool:
+    """Tell whether a model has views or objectives, and so trains in a way of its own."""
+    return bool(training.objectives) or bool(current_views(named_layers(model)))
+
+
 def trained(model: keras.Layer, training: Training) -> list[tuple[str, Any]]:
     """Return the trained variables of views and objectives, each with its group."""
     states = states_of(model, training).values()

@@ -8,7 +8,6 @@ then finds the layer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import keras
@@ -17,10 +16,11 @@ import tensorflow as tf
 
 from nnc.errors import ConfigError, TrainingError
 from nnc.graph.ir import Array
+from nnc_tensorflow.inference import forget_inference
 from nnc_tensorflow.losses import Loss, scalar, task, tensors_in
-from nnc_tensorflow.names import TRAINING
+from nnc_tensorflow.names import COMPILED, TRAINING
 from nnc_tensorflow.nonfinite import blame
-from nnc_tensorflow.objectives import Training
+from nnc_tensorflow.objectives import Training, instrumented
 from nnc_tensorflow.swap import forget_compiled, held_by, hold
 
 _POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -35,11 +35,12 @@ class KerasStep:
         self._policies = _compute_in(model, precision)
         self._steps = 0
         self._lent = TRAINING not in model.__dict__
-        if self._lent:
-            hold(model, {**held_by(model), TRAINING: Training()})
 
     @property
     def training(self) -> Training:
+        """What the model adds to its training; a model that adds nothing is lent an empty one while it trains."""
+        if TRAINING not in self.model.__dict__:
+            hold(self.model, {**held_by(self.model), TRAINING: Training()})
         training: Training = self.model.__dict__[TRAINING]
         return training
 
@@ -55,9 +56,13 @@ class KerasStep:
                 raise TrainingError(f"step {self._steps}: {self._blame(tensors, float(value))}")
         return float(value)
 
-    @cached_property
+    @property
     def _compiled(self) -> Any:
-        return tf.function(self._step, reduce_retracing=True, autograph=False)
+        """The compiled step, kept with the model: whoever lets the model be seen differently, in the middle of training too, drops it."""
+        kept = self.model.__dict__.setdefault(COMPILED, {})
+        if self not in kept:
+            kept[self] = tf.function(self._step, reduce_retracing=True, autograph=False)
+        return kept[self]
 
     def _step(self, batch: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
@@ -105,12 +110,16 @@ class KerasStep:
         return [*self.optimizer.variables, *learners.state]
 
     def close(self) -> None:
-        if self._lent and not self.training.objectives and not self.training.learners.variables:
+        kept = self.model.__dict__.get(COMPILED, {})
+        kept.pop(self, None)
+        if not kept:
+            forget_inference(self.model)
+        if self._lent and not instrumented(self.model, self.training):
             hold(self.model, {**held_by(self.model), TRAINING: None})
         for layer, policy in self._policies:
             layer.dtype_policy = policy
         if self._policies:
-            forget_compiled(self.model)
+            _forget(self.model)
 
 
 def _optimizer(model: keras.Layer, given: Any) -> Any:
@@ -161,8 +170,13 @@ def _compute_in(model: keras.Layer, precision: str) -> list[tuple[keras.Layer, A
     for layer, _ in before:
         layer.dtype_policy = _POLICIES[precision]
     if before:
-        forget_compiled(model)
+        _forget(model)
     return before
+
+
+def _forget(model: keras.Layer) -> None:
+    forget_compiled(model)
+    forget_inference(model)
 
 
 def _all_finite(gradients: Any) -> Any:

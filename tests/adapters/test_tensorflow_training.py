@@ -10,7 +10,7 @@ import nnc
 from nnc.errors import ConfigError, TrainingError
 from nnc.views import Learning
 from nnc_tensorflow.adapter import TensorFlowAdapter
-from tests.adapters.tensorflow_nets import built, images
+from tests.adapters.tensorflow_nets import built, channel_masks, images
 from tests.adapters.tensorflow_views import OUTPUT, Counted, Match, Scaled, Untold, small
 
 X, Y = images(8, 6), images(8, 3, seed=1)
@@ -182,11 +182,12 @@ def test_a_loss_of_model_and_batch_may_say_that_it_does_not_train():
     assert (np.asarray(model.layers[0].moving_mean) == 0).all()
 
 
-def test_training_leaves_class_and_attributes_as_they_were():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_leaves_class_and_attributes_as_they_were(precision):
     model = small()
     before = [(type(layer), set(layer.__dict__)) for layer in model._flatten_layers()]
 
-    trainer(precision="bfloat16").train(model)
+    trainer(precision=precision).train(model)
 
     assert [(type(layer), set(layer.__dict__)) for layer in model._flatten_layers()] == before
 
@@ -232,6 +233,21 @@ def test_a_label_free_run_learns_from_the_teacher():
     losses = trainer(data=[X], loss=None, epochs=30, optimizer=keras.optimizers.Adam(0.05)).train(model).losses
 
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_masks_and_views_that_come_in_the_middle_are_seen_by_the_next_step():
+    model, seen = small(), []
+    adapter = TensorFlowAdapter(model)
+
+    def change(number):
+        adapter.set_masks(channel_masks(adapter, {"a": (1, 4)}) if number == 1 else {})
+        adapter.set_views({OUTPUT: (Scaled(3.0),)} if number == 2 else {})
+        seen.append(float(mse(model(X), Y)))
+
+    losses = trainer(data=[(X, Y)], optimizer=keras.optimizers.SGD(0.0)).train(model, steps=4, after_step=change).losses
+
+    np.testing.assert_allclose(losses[1:], seen[:3], rtol=1e-5)
+    assert len({round(loss, 4) for loss in seen[:3]}) == 3
 
 
 def test_one_optimizer_serves_several_runs():
