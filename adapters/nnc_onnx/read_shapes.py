@@ -92,6 +92,11 @@ def slice_(reader: Reader, node: NodeProto) -> None:
     if not cuts:
         reader.emit("identity", node.output[0], (x,))
         return
+    if len(cuts) == 1 and _steps(cuts[0][1]):
+        axis, index = cuts[0]
+        attrs = {"axis": axis, "index": index, "sizes": tuple(index.tolist()), "looked_up": True}
+        reader.emit("slice", node.output[0], (x,), attrs)
+        return
     for number, (axis, index) in enumerate(cuts):
         shape = (*x.shape[:axis], len(index), *x.shape[axis + 1 :])
         taken = reader.result(node.output[0]) if number == len(cuts) - 1 else Tensor(shape, floating=x.floating)
@@ -101,8 +106,8 @@ def slice_(reader: Reader, node: NodeProto) -> None:
 
 
 def _cut(reader: Reader, x: Tensor, taken: Tensor, axis: int, index: np.ndarray) -> None:
-    if len(index) > 1 and index[1] - index[0] != 1:
-        # Only whole axes are taken in steps (see `slices`), so that no bound has to follow.
+    if _steps(index):
+        # Of several axes at once only whole ones are taken in steps (see `slices`), so that no bound has to follow.
         reader.add("slice", x, taken, {"axis": axis, "index": index})
         return
     sizes = parts_of(index, x.shape[axis])
@@ -119,13 +124,20 @@ def _cut(reader: Reader, x: Tensor, taken: Tensor, axis: int, index: np.ndarray)
         start += size
 
 
+def _steps(index: np.ndarray) -> bool:
+    return len(index) > 1 and bool(index[1] - index[0] != 1)
+
+
 def parts_of(index: np.ndarray, size: int) -> tuple[int, int, int]:
     """Return how many indices lie before a cut, in it, and behind it."""
     return int(index[0]), len(index), size - int(index[-1]) - 1
 
 
 def slices(reader: Reader, node: NodeProto) -> list[tuple[int, np.ndarray]] | None:
-    """Return the indices that are taken of each axis that is cut; None where they are not known, empty, or in steps from within."""
+    """Return the indices that are taken of each axis that is cut.
+
+    None where they are not known, empty, or in steps from within one axis of several.
+    """
     shape = reader.shape(node.input[0])
     bounds = [reader.static(name) if name else None for name in node.input[1:]]
     if any(bound is None for bound, name in zip(bounds, node.input[1:], strict=True) if name):
@@ -140,9 +152,9 @@ def slices(reader: Reader, node: NodeProto) -> list[tuple[int, np.ndarray]] | No
         # ONNX writes "from the far end on backwards" as an end below -size, where Python has None.
         index = np.arange(size)[int(start) : None if step < 0 and end < -size else int(end) : int(step)]
         whole = index[:1] in (0, size - 1) and abs(int(end)) > size
-        if not len(index) or (step != 1 and not whole):
+        if not len(index) or (_steps(index) and not whole and len(axes) > 1):
             return None
-        if len(index) < size or step != 1:
+        if len(index) < size or _steps(index):
             found.append((int(axis) % len(shape), index))
     return found
 

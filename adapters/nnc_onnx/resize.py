@@ -21,11 +21,13 @@ def place_of(output: str, axis: int) -> str:
 
 def resize(model: ModelProto, reshape: Reshape) -> None:
     """Give the node that `reshape` names its new sizes."""
-    output = reshape.function.rpartition(":")[0] if reshape.op == "Slice" else reshape.function
-    node = next((node for node in model.graph.node if node.output[0] == output), None)
+    whole = _maker(model, reshape.function)
+    node = whole if whole is not None or reshape.op != "Slice" else _maker(model, reshape.function.rpartition(":")[0])
     if node is None or node.op_type != reshape.op:
         raise SpeedupError(f"the plan resizes {reshape.op} {reshape.function!r}, which the model does not have: it is another model.")
-    if reshape.op == "Slice":
+    if reshape.op == "Slice" and whole is not None:
+        _as_gather(model, node, reshape)
+    elif reshape.op == "Slice":
         _slice(model, node, reshape)
     elif reshape.op == "Split":
         _split(model, node, reshape)
@@ -48,6 +50,14 @@ def _split(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
             del node.attribute[number]
             break
     node.input.append(_constant(model, f"{node.output[0]}_sizes", np.asarray(reshape.new, np.int64)))
+
+
+def _as_gather(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
+    """What was taken of an axis in steps lies unevenly now."""
+    axes = _bounds(model, node, 3)
+    axis = 0 if axes is None else int(axes.item())
+    indices = _constant(model, f"{node.output[0]}_indices", np.asarray(reshape.new, np.int64))
+    node.CopyFrom(helper.make_node("Gather", [node.input[0], indices], list(node.output), node.name, axis=axis))
 
 
 def _as_split(model: ModelProto, node: NodeProto, count: int) -> NodeProto:
@@ -95,13 +105,15 @@ def _insert_behind(model: ModelProto, name: str, made: list[NodeProto]) -> None:
 def _slice(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
     """`old` and `new` are the sizes before, in and behind the cut; a part of size 0 is left out."""
     axis = int(reshape.function.rpartition(":")[2])
-    starts, ends, axes = (_bounds(model, node, place) for place in (1, 2, 3))
+    starts, ends, axes, steps = (_bounds(model, node, place) for place in (1, 2, 3, 4))
+    assert starts is not None and ends is not None
     axes = np.arange(len(starts)) if axes is None else axes
     # A negative axis is counted from the far end, and the rank is not known here: the part that fits tells.
     size = sum(reshape.old)
     for number, found in enumerate(axes):
-        first, last, _ = slice(int(starts[number]), int(ends[number])).indices(size)
-        parts = tuple(part for part in (first, last - first, size - last) if part)
+        taken = range(size)[int(starts[number]) : int(ends[number]) : int(steps[number]) if steps is not None else 1]
+        first, count = (taken[0], len(taken)) if taken else (0, 0)
+        parts = tuple(part for part in (first, count, size - first - count) if part)
         if (found == axis or found < 0) and parts == reshape.old:
             starts, ends = starts.copy(), ends.copy()
             starts[number] = reshape.new[0] if first else 0

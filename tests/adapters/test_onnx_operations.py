@@ -185,3 +185,18 @@ def test_unequal_parts_of_a_sequence_become_a_split():
     assert written(small, ("Split", 1)) == [2, 3]
     assert shape(small, "last") == (4, 5, 1, 1)
     assert speedup.difference <= 1e-5
+
+
+def test_what_a_slice_takes_in_steps_becomes_a_gather():
+    constants = {"start": [1], "stop": [8], "axis": [1], "step": [3]}
+    model, x = between([("Slice", ["a", "start", "stop", "axis", "step"], ["b"], {})], second=3, constants=constants)
+    rows = np.ones((8, 3, 1, 1), bool)
+    rows[[2, 4]] = False
+
+    speedup = nnc.ModelSpeedup(model, x, {"first": {"weight": rows, "bias": rows[:, 0, 0, 0]}})
+    small = speedup.speedup_model()
+
+    # 1, 4 and 7 are taken; 4 leaves, 2 is read by nobody and stays: 1 and 7 of [0, 1, 2, 3, 5, 6, 7].
+    assert written(small, ("Gather", 1)) == [1, 6]
+    assert shape(small, "last") == (4, 2, 1, 1)
+    assert speedup.difference <= 1e-5

@@ -80,8 +80,8 @@ def test_a_residual_network_with_depthwise_concat_and_batch_norm_is_halved_exact
     assert [(size.attribute, size.new) for size in plan.sizes] == [("groups", 4)]
 
 
-@pytest.mark.parametrize("name", nnc_pruning.__all__)
-def test_every_pruner_gives_a_small_model_that_computes_the_same(name):
+@pytest.mark.parametrize("name", ["LevelPruner", "L1NormPruner", "L2NormPruner", "FPGMPruner", "RandomPruner"])
+def test_every_pruner_without_data_gives_a_small_model_that_computes_the_same(name):
     model, x = residual_network()
 
     with pytest.warns(nnc.NothingRemoved) if name == "LevelPruner" else nullcontext():
