@@ -151,6 +151,7 @@ def measure(name: str, layers: int, rounds: int, folder: Path) -> dict[str, Any]
     spent = by_turns(paths, feed, rounds)
     milliseconds = {kind: 1000 * median(seconds) for kind, seconds in spent.items()}
     sizes = {kind: path.stat().st_size for kind, path in paths.items()}
+    length = "" if name == "residual" else f", sequence 128, {layers} layers"
     return {
         "milliseconds": {kind: round(value, 3) for kind, value in milliseconds.items()},
         "nnc_speed": round(milliseconds["float"] / milliseconds["int8"], 3),
@@ -159,7 +160,7 @@ def measure(name: str, layers: int, rounds: int, folder: Path) -> dict[str, Any]
         "static_size": round(sizes["static"] / sizes["float"], 4),
         "target_with_vnni": TARGETS[name],
         "kernels": {one.layer: one.kernel for one in written.placed},
-        "conditions": f"batch 1, {'sequence 128, ' * (name != 'residual')}median of {rounds} rounds by turns, CPU time, 1 thread, {where()}",
+        "conditions": f"batch 1{length}, median of {rounds} rounds by turns, CPU time, 1 thread, {where()}",
     }
 
 

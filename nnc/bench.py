@@ -37,7 +37,10 @@ _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 @dataclass(frozen=True)
 class Measured:
-    """One model: median seconds of a call, bytes on disk, the most memory in bytes of a process that runs it, and the share of right answers (None: no data)."""
+    """One model: median seconds of a call, bytes on disk, the peak of a process that runs it in bytes, the share of right answers.
+
+    Memory is None where it was not asked for, accuracy where there is no data.
+    """
 
     name: str
     framework: str

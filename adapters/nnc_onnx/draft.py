@@ -34,7 +34,7 @@ class Draft:
         self.renamed: dict[str, str] = {}
         #: The stored tensor that a constant was made from.
         self.origins: dict[str, str] = {}
-        self.ranks = _ranks(model)
+        self.ranks, self.types = _ranks_and_types(model)
         for node in model.graph.node:
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
@@ -157,11 +157,13 @@ class Draft:
         return [node for node in self.nodes if id(node) in needed]
 
 
-def _ranks(model: ModelProto) -> dict[str, int]:
-    """Return how many axes a tensor has, where ONNX can tell."""
+def _ranks_and_types(model: ModelProto) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many axes a tensor has, and what its elements are, where ONNX can tell."""
     inferred = shape_inference.infer_shapes(_without_weights(model)).graph
-    known = [*inferred.value_info, *inferred.input, *inferred.output]
-    return {item.name: len(item.type.tensor_type.shape.dim) for item in known if item.type.tensor_type.HasField("shape")}
+    known = {item.name: item.type.tensor_type for item in (*inferred.value_info, *inferred.input, *inferred.output)}
+    stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    ranks = {name: len(kind.shape.dim) for name, kind in known.items() if kind.HasField("shape")}
+    return ranks, {name: kind.elem_type for name, kind in known.items()} | stored
 
 
 def _without_weights(model: ModelProto) -> ModelProto:

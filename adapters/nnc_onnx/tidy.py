@@ -1,5 +1,6 @@
 """What exporters take apart is put together again, so that ONNX Runtime finds its kernels, float and integer alike.
 
+    constants         what is computed from them alone
     identities        casts and copies that change nothing           Reshape MatMul Reshape   -> MatMul
     LayerNorm         GlobalAveragePool, Sub, Mul, ... of tf2onnx    -> LayerNormalization
     GELU              Mul, Erf or Tanh, Add, ...                     -> Gelu of ONNX Runtime
@@ -15,6 +16,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
 from nnc.graph.ir import Array
+from nnc_onnx.constants import fold_constants
 from nnc_onnx.draft import Draft
 from nnc_onnx.protos import attributes
 
@@ -24,6 +26,7 @@ CONTRIB = "com.microsoft"
 
 def tidy(draft: Draft) -> None:
     """Put together what every kernel, float or integer, profits from."""
+    fold_constants(draft)
     _identities(draft)
     _turned_weights(draft)
     _means(draft)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
 from nnc.adapter import Adapter
 from nnc.arrays import to_numpy
 from nnc.errors import ConfigError, ExportError
 from nnc.export import LABEL, ExportResult, Order, Placed
 from nnc.graph.ir import Array
-from nnc.grid import grids_to_dict
 from nnc.latency import Latency, hardware
 from nnc_onnx.draft import Draft
 from nnc_onnx.kernels import INTEGER, kernels, optimised_graph, run, seconds_by_turns, session, vnni
@@ -30,8 +28,6 @@ from nnc_onnx.tidy import needs_contrib, tidy
 CLOSE = 1e-5
 #: A scale for each channel came with 13, GELU and LayerNormalization as one node need none: ONNX Runtime has its own.
 OLDEST = 13
-#: The key under which the file tells how its layers were quantised.
-GRIDS = "nnc.grids"
 #: How often each model is timed, and the share of the float time above which a quantised file is refused.
 REPEATS, SLOWER = 25, 1.05
 
@@ -95,7 +91,6 @@ def _quantised(
     weights = {layer.name: to_numpy(layer.weight) for layer in adapter.layers() if "weight" in layer.parameters}
     done = quantise(source, order.grids, weights, order.dynamic)
     _unlabelled(source)
-    helper.set_model_props(source, {GRIDS: json.dumps(grids_to_dict(order.grids))} | _props(source))
     _save(source, path)
     small = Written(path, source, written.feed)
     placed = _placed(optimised_graph(path), done)
@@ -184,10 +179,6 @@ def _unlabelled(model: ModelProto) -> None:
         del node.metadata_props[:]
         for key, value in kept:
             node.metadata_props.add(key=key, value=value)
-
-
-def _props(model: ModelProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _save(model: ModelProto, path: Path) -> None:
