@@ -36,6 +36,7 @@ from nnc.ties import alone_masks, check_ties
 from nnc_schemas import PruneSpec, Selector, SpecError, parse_config_list
 
 if TYPE_CHECKING:
+    from nnc.grid import Grids
     from nnc.objective import Objective
     from nnc.trainer import Trainer
     from nnc.views import Learning, Site, Views
@@ -159,6 +160,14 @@ class Quantizer(Algorithm):
 
     @abstractmethod
     def views(self) -> Views: ...
+
+    @abstractmethod
+    def grids(self) -> Grids:
+        """Return the grids that the model is seen on now, for `nnc.export`; read while the views are on the model."""
+
+    @abstractmethod
+    def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
+        """Return this algorithm for the model that `nnc.ModelSpeedup` made of its own; `grids` are those that it had there."""
 
 
 class Pruner(Algorithm):

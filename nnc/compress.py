@@ -12,16 +12,18 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from nnc.adapter import Adapter, Masks
+from nnc.algorithm import Quantizer
 from nnc.entries import called
 from nnc.errors import ConfigError
 from nnc.graph.plan import Plan
-from nnc.instruments import attach, detach, off, restored, trainable
+from nnc.instruments import attach, detach, keep_only, plain_views, restored, trainable
 from nnc.masks import merge, unmasked
 from nnc.recipe import read_recipe
 from nnc.registry import adapter_for
 
 if TYPE_CHECKING:
     from nnc.algorithm import Algorithm
+    from nnc.export import ExportResult
     from nnc.report import Report
     from nnc.speedup import ModelSpeedup
     from nnc.trainer import History, Trainer
@@ -105,16 +107,32 @@ class Compressed:
         return self.trainer.train(self.model, epochs=epochs, steps=steps)
 
     def finish(self) -> Masks:
-        """Let what learned in training decide its masks; views and objectives leave the model. Return all its masks."""
+        """Let what learned in training decide its masks; all but quantizers leave the model. Return all its masks."""
         adapter = adapter_for(self.original)
-        if self.algorithms and self._speedup is None:
+        leaving = [one for one in self.algorithms if one.kind != "quantize"]
+        if leaving and self._speedup is None:
             with restored(adapter):
-                for one in self.algorithms:
+                for one in leaving:
                     self.masks = merge(self.masks, one.finish())
-                off(adapter)
+                keep_only(adapter, self.quantizers)
                 adapter.set_masks(self.masks)
-            self.algorithms = ()
+            self.algorithms = self.quantizers
         return self.masks
+
+    @property
+    def quantizers(self) -> tuple[Quantizer, ...]:
+        """The algorithms that quantise `.model`."""
+        return tuple(one for one in self.algorithms if isinstance(one, Quantizer))
+
+    def export(self, path: str | PathLike[str], *, format: str = "onnx", **options: Any) -> ExportResult:
+        """Write `.model` to a file, quantised as it is now, and compare the file with it; see `nnc.export`."""
+        from nnc.export import export
+
+        inputs = self._inputs("export")
+        if self.quantizers:
+            grids = {site: grid for one in self.quantizers for site, grid in one.grids().items()}
+            options = {"grids": grids, "reference": adapter_for(self.model).run(inputs), **options}
+        return export(self.model, path, inputs, format=format, **options)
 
     def speedup(self, *, allow_inexact: bool | None = None) -> Any:
         """Cut what is masked out of the model, keep the small model in `.model`, and return it.
@@ -126,11 +144,16 @@ class Compressed:
 
         self.finish()
         adapter = adapter_for(self.original)
+        inputs = self._inputs("speedup")
         inexact = self.allow_inexact if allow_inexact is None else allow_inexact
-        speedup = ModelSpeedup(self.original, self._inputs("speedup"), self.masks, allow_inexact=inexact)
-        small = speedup.speedup_model()
-        adapter.set_masks({})
-        self._speedup, self.model = speedup, small
+        learned = [(one, one.grids()) for one in self.quantizers]
+        with plain_views(adapter):
+            speedup = ModelSpeedup(self.original, inputs, self.masks, allow_inexact=inexact)
+            small = speedup.speedup_model()
+            moved = tuple(one.moved(small, inputs, grids) for one, grids in learned)
+            attach(adapter_for(small), moved)
+        detach(adapter)
+        self._speedup, self.model, self.algorithms = speedup, small, moved
         return small
 
     def report(self) -> Report:

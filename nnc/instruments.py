@@ -39,13 +39,14 @@ def attach(adapter: Adapter, algorithms: Iterable[Algorithm], teacher: Any = Non
     masks = adapter.masks()
     for one in chosen:
         masks = merge(masks, one.propose())
-    views = _together(site_views for one in chosen for site_views in one.views().items())
-    objectives = [objective for one in chosen for objective in one.objectives()]
-    learning = _groups(chosen)
     with restored(adapter):
         for one in chosen:
             _rewrite(adapter, one.rewrites())
         adapter.set_masks(masks)
+        # After the masks: a quantizer measures what the masked model computes.
+        views = _together(site_views for one in chosen for site_views in one.views().items())
+        objectives = [objective for one in chosen for objective in one.objectives()]
+        learning = _groups(chosen)
         if views or objectives or optimizer is not None:
             ready = trainable(adapter, chosen[0].name if chosen else "an optimizer")
             ready.set_views(views)
@@ -88,6 +89,35 @@ def off(adapter: Adapter) -> None:
         ready = cast(TrainableAdapter, adapter)
         ready.set_objectives(())
         ready.set_views({})
+
+
+def keep_only(adapter: Adapter, algorithms: Iterable[Algorithm]) -> None:
+    """Leave the views and objectives of some algorithms on the model, with their numbers, and take the others off."""
+    chosen = list(algorithms)
+    if not chosen:
+        off(adapter)
+        return
+    ready = trainable(adapter, chosen[0].name)
+    ready.set_objectives([objective for one in chosen for objective in one.objectives()])
+    ready.set_views(_together(site_views for one in chosen for site_views in one.views().items()))
+
+
+@contextmanager
+def plain_views(adapter: Adapter) -> Iterator[None]:
+    """See the model through its masks only while the block runs; after an exception in it the views are back."""
+    views = cast(TrainableAdapter, adapter).views() if hasattr(adapter, "views") else {}
+    if not views:
+        yield
+        return
+    ready = trainable(adapter, "views")
+    numbers = {key: given for key, given in ready.numbers().items() if key[1]}
+    ready.set_views({})
+    try:
+        yield
+    except BaseException:
+        ready.set_views(views)
+        ready.set_numbers(numbers)
+        raise
 
 
 @contextmanager

@@ -73,7 +73,8 @@ class Schedule(ABC):
     """What to prune next, given what has happened. `name` is what recipes call it.
 
     `layers` are those that the config_list selects, `rounds` how many rounds there shall be. Subclasses take options of their own as
-    keyword arguments. `needs_metric` says that it learns from the metric of each round, `rewinds` that its tasks give back the first weights.
+    keyword arguments. `needs_metric` says that it learns from the metric of each round, `rewinds` that its tasks give back the first
+    weights.
     """
 
     name: ClassVar[str]

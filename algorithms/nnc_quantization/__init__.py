@@ -1,0 +1,33 @@
+"""Quantisation: grids that are measured (ptq), and grids that training follows or learns (qat), written once for every framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nnc.algorithm import Quantizer
+from nnc.hookspecs import hookimpl
+from nnc_quantization.quantizers import (
+    BNNQuantizer,
+    DoReFaQuantizer,
+    LSQPlusQuantizer,
+    LSQQuantizer,
+    PACTQuantizer,
+    PTQQuantizer,
+    STEQuantizer,
+)
+
+__all__ = [
+    "BNNQuantizer",
+    "DoReFaQuantizer",
+    "LSQPlusQuantizer",
+    "LSQQuantizer",
+    "PACTQuantizer",
+    "PTQQuantizer",
+    "STEQuantizer",
+]
+
+
+@hookimpl
+def nnc_register_algorithms(register: Callable[[type[Quantizer]], None]) -> None:
+    for quantizer in (PTQQuantizer, STEQuantizer, LSQQuantizer, LSQPlusQuantizer, PACTQuantizer, DoReFaQuantizer, BNNQuantizer):
+        register(quantizer)

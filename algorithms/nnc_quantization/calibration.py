@@ -1,0 +1,50 @@
+"""Measure the ranges of activations: a few forward passes of the float model, an observer for each tensor.
+
+Ranges can be written to a file and read again, so that a long calibration is made once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from nnc.adapter import TrainableAdapter
+from nnc.arrays import to_numpy
+from nnc.errors import ConfigError, StorageError
+from nnc.views import Site
+from nnc_quantization.observers import Observer
+
+#: The lowest and the highest number to cover, by site.
+Ranges = dict[Site, tuple[float, float]]
+
+
+def measure(adapter: TrainableAdapter, batches: Iterable[Any], observers: Mapping[Site, Observer]) -> Ranges:
+    """Run the batches and return what the observers saw. Raises `ConfigError` for data that is empty or not finite."""
+    count = 0
+    for count, batch in enumerate(batches, 1):
+        _, seen = adapter.forward(batch, tuple(observers))
+        for site, observer in observers.items():
+            try:
+                observer.observe(to_numpy(seen[site]))
+            except ConfigError as error:
+                raise ConfigError(f"{site}: {error} It is batch {count}.") from None
+    if not count:
+        raise ConfigError("calibration data: has no batches; pass trainer=nnc.Trainer(data=...), or example_inputs=.")
+    return {site: observer.range() for site, observer in observers.items()}
+
+
+def write_ranges(ranges: Ranges, path: str | PathLike[str]) -> None:
+    """Write ranges as JSON."""
+    Path(path).write_text(json.dumps({f"{site.layer}:{site.tensor}": limits for site, limits in ranges.items()}, indent=1), "utf-8")
+
+
+def read_ranges(path: str | PathLike[str]) -> Ranges:
+    """Return ranges that `write_ranges` wrote. Raises `StorageError` where the file holds none."""
+    try:
+        data = json.loads(Path(path).read_text("utf-8"))
+        return {Site(*name.rsplit(":", 1)): (float(low), float(high)) for name, (low, high) in data.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise StorageError(f"{path}: holds no calibration: {error}.") from None

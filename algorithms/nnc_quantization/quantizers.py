@@ -1,0 +1,350 @@
+"""Post-training quantisation and quantisation-aware training: which view stands at which tensor.
+
+                   weights                        activations                      learns
+    ptq            fixed grid of the weight       fixed range, measured            -
+    qat_ste        largest |w| of now             range that follows the batches   -
+    qat_lsq        learned scale                  learned scale                    scales
+    qat_lsq_plus   learned scale                  learned scale and zero point     scales, zero points
+    qat_pact       largest |w| of now             learned clipping                 alphas
+    qat_dorefa     squashed by tanh               [0, 1], or a range               -
+    qat_bnn        sign                           a range                          -
+
+All measure first (`calib_steps` batches), then train if at all.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from math import sqrt
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from nnc.adapter import Layer, Ops
+from nnc.algorithm import Quantizer
+from nnc.arrays import to_numpy
+from nnc.errors import ConfigError, nearest
+from nnc.graph.ir import Array
+from nnc.grid import Grids
+from nnc.instruments import trainable
+from nnc.objective import Objective, Seen
+from nnc.select import resolve
+from nnc.trainer import inputs_and_targets
+from nnc.views import Learning, Site
+from nnc_quantization.calibration import Ranges, measure, read_ranges, write_ranges
+from nnc_quantization.observers import OBSERVERS, Observer
+from nnc_quantization.sharing import shared_inputs
+from nnc_quantization.views import INPUTS, WEIGHTS, Binary, Clipped, LearnedGrid, LearnedScale, Quantised, Range, ScaleOfMax, Squashed, Unit
+from nnc_schemas.quantize import QuantSpec
+
+_VIEW = Quantised.name
+
+
+class CalibratedQuantizer(Quantizer):
+    """Chooses sites, measures ranges, builds views; subclasses say which views.
+
+    `ranges` are the measured ranges of activations, None before `calibrate`, which `views` calls by itself. Data are the trainer's, or
+    else the example inputs, one batch.
+    """
+
+    spec = QuantSpec
+    observer = "moving_average_abs_max"
+
+    def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, **options: Any) -> None:
+        super().__init__(model, config_list, example_inputs, **options)
+        layers = self.adapter.layers()
+        self._governed = resolve(self.specs, layers, self.treats)
+        self.layers: dict[str, Layer] = {layer.name: layer for layer in layers if layer.name in self._governed}
+        self.ranges: Ranges | None = None
+        self._made: dict[Site, Quantised] | None = None
+        for name in self.layers:
+            for tensor in ("input", "output"):
+                self._observer(name, tensor)
+
+    @staticmethod
+    def treats(layer: Layer) -> bool:
+        return len(layer.parameters.get("weight", ())) > 1
+
+    @abstractmethod
+    def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
+        """Return the view of a layer's weight."""
+
+    @abstractmethod
+    def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
+        """Return the view of an activation whose range `limits` was measured; sites of one `shared` name see the same tensor."""
+
+    def calibrate(self, batches: Any = None) -> Ranges:
+        """Measure the ranges of activations on batches of inputs, by default the trainer's first `calib_steps` ones.
+
+        Raises `ConfigError` for data that is missing, empty or not finite.
+        """
+        observers = {site: self._observer(*_parts(site)) for site in self._activations()}
+        if observers:
+            adapter = trainable(self.adapter, self.name)
+            self.ranges = measure(adapter, self._batches() if batches is None else batches, observers)
+        else:
+            self.ranges = {}
+        self._made = None
+        return self.ranges
+
+    def save_calibration(self, path: str | PathLike[str]) -> None:
+        """Write the measured ranges to a file."""
+        if self.ranges is None:
+            raise ConfigError(f"{self.name}: nothing has been measured yet; call calibrate() first.")
+        write_ranges(self.ranges, path)
+
+    def load_calibration(self, path: str | PathLike[str]) -> None:
+        """Take ranges that were measured before. Raises `ConfigError` where they are of other layers."""
+        ranges = read_ranges(path)
+        missing = [str(site) for site in self._activations() if site not in ranges]
+        if missing:
+            raise ConfigError(f"{path}: holds no range of {', '.join(missing[:3])}; it was measured on another model or config_list.")
+        self.ranges, self._made = ranges, None
+
+    def views(self) -> Mapping[Site, tuple[Quantised, ...]]:
+        return {site: (view,) for site, view in self._views().items()}
+
+    def _views(self) -> dict[Site, Quantised]:
+        if self._made is None:
+            self._made = {**self._weight_views(), **self._activation_views()}
+        return self._made
+
+    def learning(self) -> Mapping[str, Learning]:
+        entry = next(spec for spec in self.specs if not spec.exclude)
+        return {WEIGHTS: Learning(entry.lr_weight), INPUTS: Learning(entry.lr_input)}
+
+    def grids(self) -> Grids:
+        """Return the grids of weights and activations as they are seen now. Raises `ConfigError` before anything was measured."""
+        if self._made is None:
+            raise ConfigError(f"{self.name}: export before calibration: the model has no grids yet; call nnc.compress or compress() first.")
+        numbers, stored = trainable(self.adapter, self.name).numbers(), self.adapter.tensors()
+        return {site: view.grid(self._weight(site, stored), numbers.get((str(site), _VIEW), {})) for site, view in self._made.items()}
+
+    def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
+        """Return this algorithm for a smaller model: ranges of activations stay, those of weights are found again."""
+        new = type(self)(model, self.specs, example_inputs, trainer=self.trainer, seed=self.seed)
+        new.ranges = {site: _limits(grid) for site, grid in grids.items() if not site.is_parameter}
+        return new
+
+    def _weight(self, site: Site, stored: Mapping[str, Array]) -> Array | None:
+        """Return a weight as its mask leaves it, `(out, in, *kernel)`; None for an activation."""
+        if not site.is_parameter:
+            return None
+        layer = self.layers[site.layer]
+        native = next(own for own, name in layer.native.items() if name == site.tensor)
+        array = layer.canonical(native, stored[f"{site.layer}.{site.tensor}".lstrip(".")])
+        mask = self.adapter.masks().get(layer.name, {}).get(site.tensor)
+        return array if mask is None else np.where(mask, array, np.float32(0))
+
+    def _entry(self, layer: str) -> QuantSpec:
+        found: QuantSpec = self.specs[self._governed[layer]]
+        return found
+
+    def _weight_views(self) -> dict[Site, Quantised]:
+        chosen = {name: layer for name, layer in self.layers.items() if "weight" in self._entry(name).quant_types}
+        return {
+            Site(name, "weight"): self.weight_view(layer, self._bits(name, "weight"), self._entry(name)) for name, layer in chosen.items()
+        }
+
+    def _activation_views(self) -> dict[Site, Quantised]:
+        if self.ranges is None:
+            self.calibrate()
+        assert self.ranges is not None
+        shared = shared_inputs(self.adapter, self.example_inputs, self.ranges)
+        found = {}
+        for site, limits in self.ranges.items():
+            layer, tensor = _parts(site)
+            found[site] = self.activation_view(site, self._bits(layer, tensor), self._entry(layer), limits, shared.get(site, ""))
+        return found
+
+    def _bits(self, layer: str, tensor: str) -> int:
+        bits = self._entry(layer).bits(tensor, layer)
+        if bits < self.fewest:
+            raise ConfigError(f"{self._entry(layer).place}.quant_bits: {bits} bits are outside {self.fewest} to 8 for {self.name!r}.")
+        return bits
+
+    fewest = 2
+
+    def _activations(self) -> list[Site]:
+        """Return the sites of activations; what an embedding is given are indices, which stay."""
+        wanted = ((name, tensor) for name in self.layers for tensor in ("input", "output") if tensor in self._entry(name).quant_types)
+        return [Site(name, tensor) for name, tensor in wanted if tensor == "output" or "Embedding" not in self.layers[name].op_types]
+
+    def _observer(self, layer: str, tensor: str) -> Observer:
+        entry = self._entry(layer)
+        name = entry.observes(tensor) or self.observer
+        if name not in OBSERVERS:
+            known = ", ".join(OBSERVERS)
+            raise ConfigError(f"{entry.place}.observer: {name!r} is no observer{nearest(name, OBSERVERS)}. Known are {known}.")
+        return OBSERVERS[name](entry.bits(tensor, layer))
+
+    def _batches(self) -> Iterator[Any]:
+        if self.trainer is None:
+            if self.example_inputs is None:
+                raise ConfigError(f"{self.name}: ranges are measured on data; pass trainer=nnc.Trainer(data=...), or example_inputs=.")
+            yield self.example_inputs
+            return
+        steps = max(self._entry(name).calib_steps for name in self.layers)
+        for batch in islice(self.trainer.batches(), steps):
+            yield inputs_and_targets(batch)[0]
+
+
+class PTQQuantizer(CalibratedQuantizer):
+    """Weights and activations on fixed grids, found on a few batches; nothing is trained.
+
+    Krishnamoorthi, Quantizing deep convolutional networks, 2018, arXiv:1806.08342, section 3.
+    """
+
+    name = "ptq"
+    observer = "minmax"
+
+    def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
+        block = entry.group_size or 32 if entry.scheme("weight") == "per_group_symmetric" else 0
+        return ScaleOfMax(bits, entry.scheme("weight") == "per_channel_symmetric", self._shrink(layer, bits, entry), block)
+
+    def _shrink(self, layer: Layer, bits: int, entry: QuantSpec) -> Array | float:
+        """Return how much smaller than the largest |w| each channel's range is to be, as the observer of weights says."""
+        name = entry.observes("weight") if isinstance(entry.observer, dict) else None
+        if name is None or name in ("abs_max", "minmax", "moving_average_abs_max"):
+            return 1.0
+        weight = to_numpy(layer.weight)
+        rows = weight.reshape(len(weight), -1) if entry.scheme("weight") == "per_channel_symmetric" else weight.reshape(1, -1)
+        reaches = []
+        for row in rows:
+            observer = OBSERVERS[name](bits)
+            observer.observe(row)
+            reaches.append(observer.reach() / max(float(np.abs(row).max()), 1e-12))
+        ratio = np.minimum(np.array(reaches, np.float32), 1.0)
+        return ratio.reshape(-1, *(1,) * (weight.ndim - 1)) if len(ratio) > 1 else float(ratio[0])
+
+    def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
+        return Range(bits, *limits, entry.scheme(site.tensor).endswith("symmetric") and limits[0] < 0, follows=False, shared=shared)
+
+
+class STEQuantizer(CalibratedQuantizer):
+    """Training with weights and activations on grids that follow them; gradients pass straight through the rounding.
+
+    Bengio et al. 2013, arXiv:1308.3432; ranges as in Jacob et al., CVPR 2018, arXiv:1712.05877, section 3.1. Needs training.
+    """
+
+    name = "qat_ste"
+
+    def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
+        return ScaleOfMax(bits, entry.scheme("weight") == "per_channel_symmetric")
+
+    def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
+        return Range(bits, *limits, entry.scheme(site.tensor).endswith("symmetric") and limits[0] < 0, shared=shared)
+
+
+class LSQQuantizer(CalibratedQuantizer):
+    """Training with scales that learn, of weights and activations.
+
+    Esser et al., Learned Step Size Quantization, ICLR 2020, arXiv:1902.08153. A weight's first scale is 2 mean|w| / sqrt(highest), an
+    activation's the one of the measured range. Needs training.
+    """
+
+    name = "qat_lsq"
+
+    def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
+        weight = np.abs(to_numpy(layer.weight))
+        axes = tuple(range(1, weight.ndim)) if entry.scheme("weight") == "per_channel_symmetric" else None
+        means = np.asarray(weight.mean(axis=axes, keepdims=axes is not None))
+        return LearnedScale(bits, 2 * means / sqrt(2 ** (bits - 1) - 1), True, False, WEIGHTS)
+
+    def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
+        signed = limits[0] < 0
+        reach = max(-limits[0], limits[1])
+        return LearnedScale(bits, np.asarray(reach / (2 ** (bits - signed) - 1), np.float32), signed, True, INPUTS, shared)
+
+
+class LSQPlusQuantizer(LSQQuantizer):
+    """LSQ whose activations also learn their zero point.
+
+    Bhalgat et al., LSQ+, CVPR workshops 2020, arXiv:2004.09576. The first scale of a weight is max|mean +- 3 std| / 2^(bits-1).
+    """
+
+    name = "qat_lsq_plus"
+
+    def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
+        weight = to_numpy(layer.weight)
+        axes = tuple(range(1, weight.ndim)) if entry.scheme("weight") == "per_channel_symmetric" else None
+        mean = weight.mean(axis=axes, keepdims=axes is not None)
+        spread = 3 * weight.std(axis=axes, keepdims=axes is not None)
+        return LearnedScale(bits, np.maximum(np.abs(mean - spread), np.abs(mean + spread)) / 2 ** (bits - 1), True, False, WEIGHTS)
+
+    def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
+        return LearnedGrid(bits, *limits, shared)
+
+
+class PACTQuantizer(STEQuantizer):
+    """Training with activations clipped where it pays: each has an alpha that learns.
+
+    Choi et al., PACT, 2018, arXiv:1805.06085. `alpha_decay` * alpha^2 is added to the loss. Needs training.
+    """
+
+    name = "qat_pact"
+
+    def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
+        return Clipped(bits, max(-limits[0], limits[1]), limits[0] < 0, shared)
+
+    def objectives(self) -> Sequence[Objective]:
+        clipped = {site: view for site, view in self._views().items() if isinstance(view, Clipped)}
+        decays = {site: self._entry(site.layer).alpha_decay * view.alpha**2 for site, view in clipped.items()}
+        return (AlphaDecay(decays),) if decays else ()
+
+
+class AlphaDecay(Objective):
+    """sum of decay * alpha^2; alpha is a learned ratio of what was measured, whose square is in `decays`."""
+
+    name = "pact"
+
+    def __init__(self, decays: Mapping[Site, float]) -> None:
+        self.decays = dict(decays)
+
+    def terms(self, seen: Seen, ops: Ops) -> Mapping[str, Any]:
+        terms = [ops.square(seen.views[site, _VIEW]["ratio"]) * decay for site, decay in self.decays.items()]
+        return {"alpha": sum(terms[1:], terms[0])}
+
+
+class DoReFaQuantizer(STEQuantizer):
+    """Training with weights squashed by tanh, and activations that lie in [0, 1] rounded there.
+
+    Zhou et al., DoReFa-Net, 2016, arXiv:1606.06160, equations 7 to 11. Activations beyond [0, 1] have a range that follows them.
+    """
+
+    name = "qat_dorefa"
+    fewest = 1
+
+    def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
+        return Squashed(bits)
+
+    def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
+        within = limits[0] >= 0 and limits[1] <= 1
+        return Unit(bits) if within else super().activation_view(site, bits, entry, limits, shared)
+
+
+class BNNQuantizer(STEQuantizer):
+    """Training with weights of one bit: the sign, times the mean |w| of each output channel.
+
+    Hubara et al., Binarized Neural Networks, 2016, arXiv:1602.02830; scales: Rastegari et al., XNOR-Net, 2016, arXiv:1603.05279.
+    Activations keep `quant_bits`. Leave the first and the last layer out.
+    """
+
+    name = "qat_bnn"
+    fewest = 1
+
+    def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
+        return Binary()
+
+
+def _parts(site: Site) -> tuple[str, str]:
+    return site.layer, site.tensor
+
+
+def _limits(grid: Any) -> tuple[float, float]:
+    """Return the lowest and the highest number of a grid."""
+    scale, zero = float(grid.scale), int(grid.zero_point)
+    return (grid.lowest - zero) * scale, (grid.highest - zero) * scale
