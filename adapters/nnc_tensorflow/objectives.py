@@ -97,6 +97,7 @@ class Training:
             return loss
         if self.called is None:
             raise ConfigError("loss: the model has not run since the last one. Call the model, then this, once each.")
+        self._ask_teacher()
         seen = {objective.name: self._seen(model, objective, mask) for objective in self.objectives}
         terms = {
             f"{each.name}.{name}": _scalar(term, f"{each.name}.{name}")
@@ -112,8 +113,6 @@ class Training:
         return tf.add_n([*(weight * own for own in task.values()), *terms.values()])
 
     def _seen(self, model: keras.Layer, each: Objective, mask: Any) -> objective.Seen:
-        if each.teacher and not self.shown.seen:
-            self._ask_teacher()
         layers = named_layers(model)
         return objective.Seen(
             student={site: _shown(layers, site, self.student) for site in each.student},
@@ -130,10 +129,16 @@ class Training:
         return {site: tf.stop_gradient(_shown(layers, site, self.shown)) for site in each.teacher}
 
     def _ask_teacher(self) -> None:
+        """Run the teacher on what the model was called with. Raises `ConfigError` where it does not take that."""
+        if not any(not site.is_parameter for each in self.objectives for site in each.teacher):
+            return
         args, kwargs = self.called
         self.shown.seen.clear()
-        with stop_recording(), in_training(False):
-            calling(self.teacher, training=False)(*args, **kwargs)
+        try:
+            with stop_recording(), in_training(False):
+                calling(self.teacher, training=False)(*args, **kwargs)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"teacher: it does not run on what the model is given: {error}") from error
 
     def _mask(self) -> Any:
         """Return the token mask among the inputs, `(batch, length)`, or None."""

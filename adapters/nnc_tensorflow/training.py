@@ -80,7 +80,7 @@ class KerasStep:
 
     def _total(self, batch: Any) -> Any:
         own = task(self.model, self.loss, batch, training=True)
-        return scalar(self.training.total(self.model, own))
+        return scalar(own if own is None and not self.training.objectives else self.training.total(self.model, own))
 
     def _apply(self, gradients: Any, variables: Any) -> Any:
         self.optimizer.apply(gradients, variables)

@@ -451,6 +451,14 @@ def test_a_term_that_is_no_scalar_is_named(model, adapter):
         adapter.total(None)
 
 
+def test_a_teacher_of_other_inputs_is_named(model, adapter):
+    adapter.set_objectives([Match()], keras.Sequential([keras.Input((5,)), layers.Dense(3)]))
+    model.compile("sgd")
+
+    with pytest.raises(ConfigError, match="teacher: it does not run on what the model is given"):
+        model.fit(images(2, 6), verbose=0)
+
+
 def test_saving_while_objectives_are_on_stores_the_users_model(model, adapter, teacher, tmp_path):
     stored = model.get_weights()
     adapter.set_objectives([Match(HIDDEN)], teacher)
