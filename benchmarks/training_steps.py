@@ -1,0 +1,137 @@
+"""What a torch training step costs with nnc on the model, beside the same step without: CPU seconds, by turns, in one process.
+
+    python -m benchmarks.training_steps                      LeNet, batch 32, and BERT-6L (384 wide), batch 8 x 64 tokens
+    python -m benchmarks.training_steps --batch 32           BERT-6L at another batch size
+
+Rows: views that do nothing; 8-bit fake quantisation with a straight-through gradient of all weights, and of all inputs too; element
+masks; movement scores; a frozen teacher of the same size with MiniLM and soft targets. AdamW, float32, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import nnc
+from benchmarks.cpu_time import medians_by_turns
+from nnc.views import Site, Variable, View
+from nnc_torch.adapter import TorchAdapter
+
+Step = Callable[[], None]
+LENGTH = 64
+
+
+class Identity(View):
+    name = "identity"
+
+    def __call__(self, x: Any, state: Any, ops: Any, training: bool) -> Any:
+        return x
+
+
+class FakeQuantised(View):
+    """s * clip(round(x / s), -127, 127) with the gradient of the clip."""
+
+    name = "fake_quantised"
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def variables(self) -> dict[str, Variable]:
+        return {"scale": Variable(np.float32(self.scale))}
+
+    def __call__(self, x: Any, state: Any, ops: Any, training: bool) -> Any:
+        def forward(x: Any, scale: Any) -> Any:
+            levels = x / scale
+            return ops.clip(ops.round(levels), -127, 127) * scale, (levels,)
+
+        return ops.with_gradient(forward, lambda g, levels: (ops.clip_gradient(g, levels, -127, 127), None), x, state["scale"])
+
+
+def lenet(batch: int) -> tuple[nn.Module, dict[str, Any]]:
+    first = [nn.Conv2d(1, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2)]
+    model = nn.Sequential(*first, nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10))
+    return model, {"input": torch.randn(batch, 1, 28, 28)}
+
+
+def bert(batch: int) -> tuple[nn.Module, dict[str, Any]]:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    ids = torch.randint(0, 30000, (batch, LENGTH))
+    return BertForSequenceClassification(BertConfig(**sizes)), {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def views(quantised: bool, inputs: bool = False) -> Callable[[nn.Module], None]:
+    def put(model: nn.Module) -> None:
+        adapter = TorchAdapter(model)
+        names = [layer.name for layer in adapter.layers() if layer.prunable]
+        sites = {Site(name, "weight"): (FakeQuantised(0.01) if quantised else Identity(),) for name in names}
+        adapter.set_views(sites | ({Site(name, "input"): (FakeQuantised(0.05),) for name in names} if inputs else {}))
+
+    return put
+
+
+def half_masked(model: nn.Module) -> None:
+    generator, adapter = np.random.default_rng(0), TorchAdapter(model)
+    adapter.set_masks({x.name: {"weight": generator.random(x.parameters["weight"]) < 0.5} for x in adapter.layers() if x.prunable})
+
+
+def step_of(model: nn.Module, batch: dict[str, Any], config: Any = None, **options: Any) -> Step:
+    """Return a step of AdamW on a loss of the outputs; with a config, compressed by it."""
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+    total: Callable[[Any], Any] = lambda loss: loss  # noqa: E731
+    if config is not None:
+        total = nnc.compress(model, config, example_inputs=batch, optimizer=optimizer, **options).loss
+        model.train()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        outputs = model(**batch)
+        total(getattr(outputs, "logits", outputs).square().mean()).backward()
+        optimizer.step()
+
+    return step
+
+
+def rows(build: Callable[[int], tuple[nn.Module, dict[str, Any]]], batch: int) -> dict[str, Step]:
+    def made(put: Callable[[nn.Module], None] | None = None, config: Any = None, **options: Any) -> Step:
+        torch.manual_seed(0)
+        model, inputs = build(batch)
+        if put is not None:
+            put(model)
+        return step_of(model, inputs, config, **options)
+
+    found = {
+        "plain": made(),
+        "identity views": made(views(False)),
+        "8-bit weights": made(views(True)),
+        "8-bit weights and inputs": made(views(True, inputs=True)),
+        "element masks": made(half_masked),
+    }
+    if build is bert:
+        found["movement, channels"] = made(config=[{"algorithm": "movement", "op_types": ["Linear"], "sparsity": 0.5}])
+        found["movement, elements"] = made(config=[{"algorithm": "movement", "op_types": ["Linear"], "sparsity": 0.5, "element": True}])
+        found["MiniLM and kl"] = made(config=[{"algorithm": "kl", "temperature": 2}, {"algorithm": "minilm"}], teacher=bert(batch)[0])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, help="sentences in a batch of BERT-6L; LeNet is left out")
+    given = parser.parse_args().batch
+    torch.set_num_threads(1)
+    for build, batch in [(bert, given)] if given else [(lenet, 32), (bert, 8)]:
+        steps = rows(build, batch)
+        seconds = medians_by_turns(list(steps.values()))
+        for name, taken in zip(steps, seconds, strict=True):
+            print(f"{build.__name__:6} batch {batch:3}  {name:26} {1e3 * taken:8.1f} ms  {taken / seconds[0]:.3f}")
+
+
+if __name__ == "__main__":
+    main()
