@@ -33,7 +33,7 @@ class Torch(_Tensors):
     def one(self, array):
         import torch
 
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return torch.from_numpy(np.array(array))
 
     def numpy(self, tensor):
         return tensor.detach().numpy()

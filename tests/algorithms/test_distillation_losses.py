@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from nnc.objective import Seen
+from nnc.views import Site
 from nnc_distillation import hidden, relations, soft_targets
+from nnc_distillation.objective import Comparison, Distillation, Temperature
 from nnc_distillation.rows import masked_mean
+from nnc_distillation.sources import Source
 from tests.algorithms import distillation_numpy as formula
 from tests.algorithms.distillation_tensors import OPS
 
@@ -271,3 +275,33 @@ def test_a_masked_mean_divides_by_what_counts(tensors):
 
 def masked_mean_of(values, mask, ops):
     return masked_mean(values, mask, ops)
+
+
+class Kept(dict):
+    """A state as adapters keep it, without one."""
+
+    assign = dict.__setitem__
+
+
+def test_an_annealed_temperature_falls_by_one_each_epoch_down_to_one(tensors):
+    temperature = Temperature(3.0, steps_per_epoch=2)
+    state = Kept({name: tensors.one(variable.value) for name, variable in temperature.variables().items()})
+
+    found = [float(tensors.numpy(temperature.now(state, tensors.ops))) for _ in range(7)]
+
+    assert found == [3, 3, 2, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["with the loss", "as the model's input"])
+def test_a_mask_comes_with_the_loss_or_else_from_the_models_input(tensors, given):
+    hidden_states, input_mask = Site("block"), Site("", "input:attention_mask")
+    s, t = drawn(B, L, D, seed=1), drawn(B, L, D, seed=2)
+    source = (Source(hidden_states),)
+    entry = Comparison("hidden", source, source, lambda s, t, m, _, ops: hidden.mse(s[0], t[0], ops, mask=m))
+    objective = Distillation("mse", [entry], weight=2.0, mask=input_mask)
+    shown = {hidden_states: tensors.one(s), input_mask: tensors.one(np.ones_like(MASK) if given else MASK)}
+
+    terms = objective.terms(Seen(shown, {hidden_states: tensors.one(t)}, Kept(), mask=tensors.one(MASK) if given else None), tensors.ops)
+
+    assert objective.student == (hidden_states, input_mask)
+    np.testing.assert_allclose(tensors.numpy(terms["hidden"]), 2 * formula.mse(s, t, MASK), **CLOSE)
