@@ -42,6 +42,7 @@ class CleanErrors(TyperGroup):
 app = typer.Typer(cls=CleanErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Make networks small.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Changes = Annotated[list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Change the recipe: config_list.0.sparsity=0.3.")]
+Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Count widths that a mean is taken over, as under a LayerNorm.")]
 Examples = Annotated[list[str] | None, typer.Option("--example", metavar="SHAPE", help="Shape of an input, 2,3,224,224; one each.")]
 Model = Annotated[str, typer.Argument(help="file.py:build, package.module:build, model.keras, or a folder of nnc.save.")]
 
@@ -70,7 +71,7 @@ def demo(
 
 
 @app.command()
-def layers(model: Model, example: Examples = None, as_json: AsJson = False) -> None:
+def layers(model: Model, example: Examples = None, allow_inexact: Inexact = False, as_json: AsJson = False) -> None:
     """List a model's layers: the names and types that a config_list selects by. With --example, also what could be removed."""
     from nnc.catalog import layers as layers_of
     from nnc.locate import locate
@@ -78,7 +79,7 @@ def layers(model: Model, example: Examples = None, as_json: AsJson = False) -> N
 
     located = locate(model)
     rows = [_layer_row(layer) for layer in layers_of(located)]
-    found = _prunability(located, example) if example else None
+    found = _prunability(located, example, allow_inexact) if example else None
     if as_json:
         typer.echo(json.dumps({"layers": rows, "prunability": found.to_dict()} if found else rows, indent=2))
         return
@@ -237,7 +238,7 @@ def _run_with_progress(demo: Demo, digits: Digits, settings: Settings, folder: P
         return run_demo(demo, digits, settings, folder, lambda: progress.advance(task))
 
 
-def _prunability(model: Any, shapes: Sequence[str]) -> Prunability:
+def _prunability(model: Any, shapes: Sequence[str], allow_inexact: bool) -> Prunability:
     """Return what could be removed, found on random inputs of shapes such as "2,3,224,224"."""
     from nnc.prunability import prunability
 
@@ -245,7 +246,7 @@ def _prunability(model: Any, shapes: Sequence[str]) -> Prunability:
         sizes = [[int(size) for size in shape.split(",")] for shape in shapes]
     except ValueError:
         raise ConfigError(f"--example: {', '.join(shapes)!r} is no shape; write sizes with commas, as 2,3,224,224.") from None
-    return prunability(model, _random_inputs(model, sizes))
+    return prunability(model, _random_inputs(model, sizes), allow_inexact=allow_inexact)
 
 
 def _layer_row(layer: Layer) -> dict[str, Any]:

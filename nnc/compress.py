@@ -46,10 +46,12 @@ def compress(
     pruned with the recipe's, else with "l1_norm". `example_inputs` are what `speedup()` and `report()` run the model on.
     `trainer` is for algorithms that need data (`nnc.Trainer`); `teacher`, by default a frozen copy of the untouched model, for
     distillation; `optimizer`, on PyTorch, the one of a loop of your own: what algorithms train beside the model learns with it.
-    `allow_inexact` offers what a mean is taken over, as the width under a LayerNorm, too; `report()` then says how far outputs moved.
+    `allow_inexact`, here or in the recipe, offers what a mean is taken over, as the width under a LayerNorm, too; `report()` then says
+    how far the outputs moved.
     Raises `ConfigError` or `ModelError` before anything is touched.
     """
     recipe = read_recipe(config)
+    allow_inexact = allow_inexact or recipe.allow_inexact
     adapter = adapter_for(model)
     model = adapter.model  # what a path names is read once
     wanted = called(model, recipe)

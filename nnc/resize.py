@@ -109,15 +109,16 @@ def _called(call: ast.Call) -> str:
 def _windows(call: ast.Call, count: int) -> Iterator[Sizes]:
     """Yield every run of `count` arguments of a call that could be sizes, and every tuple or list of `count` among them."""
     if _called(call) == "unflatten" and len(call.args) == 2:
-        yield from _unflattened(*call.args, count)
+        axis, sizes = call.args
+        yield from _unflattened(axis, sizes, count)
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
     rows = [given, *(argument.elts for argument in given if isinstance(argument, (ast.Tuple, ast.List)))]
     for row in rows:
         starts = range(len(row) - count + 1) if row is given else range(len(row) == count)
         for start in starts:
-            sizes = row[start : start + count]
-            if not any(isinstance(size, (ast.Starred, ast.Tuple, ast.List)) for size in sizes):
-                yield sizes
+            window = row[start : start + count]
+            if not any(isinstance(size, (ast.Starred, ast.Tuple, ast.List)) for size in window):
+                yield window
 
 
 def _unflattened(axis: ast.expr, sizes: ast.expr, count: int) -> Iterator[Sizes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, StrictBool, StrictStr
 
 from nnc_schemas.selector import Selector
 from nnc_schemas.values import Shapes
@@ -20,4 +20,5 @@ class Recipe(BaseModel):
     config_list: tuple[SerializeAsAny[Selector], ...] = Field(description="The entries; a later one overrides an earlier one.")
     model: StrictStr | None = Field(None, description="What builds the model: `file.py:build` or `package.module:build`.")
     example_inputs: Shapes | None = Field(None, description="The inputs' shapes: [[2, 1, 28, 28]].")
+    allow_inexact: StrictBool = Field(False, description="Offer widths that a mean is taken over, as under a LayerNorm, too.")
     output: StrictStr | None = Field(None, description="The folder to save to.")

@@ -142,3 +142,15 @@ def test_a_size_computed_from_an_attribute_is_written_into_the_code():
 
     assert held_sizes(Held.g, change_of_parts, Held()) == {}
     assert resized(Held.g, change_of_parts, Held())(Held(), x) == (10, 2)
+
+
+class Unflattened:
+    def f(self, x):
+        return x.unflatten(-1, (4, 8))
+
+
+def test_the_sizes_of_unflatten_are_those_of_the_axes_that_it_names():
+    heads = change(Unflattened.f, "unflatten", old=(2, 6, 4, 8), new=(2, 6, 3, 8))
+    x = type("X", (), {"unflatten": lambda self, *sizes: sizes})()
+
+    assert resized(Unflattened.f, heads, Unflattened())(Unflattened(), x) == (-1, (3, 8))

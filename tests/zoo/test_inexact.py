@@ -86,6 +86,14 @@ def test_the_report_says_how_far_the_outputs_moved_and_why():
     assert nnc.graph.plan.Plan.from_dict(report.plan.to_dict()) == report.plan
 
 
+def test_a_recipe_may_ask_for_it():
+    model, ids = trained()
+
+    small = nnc.compress(model, {"config_list": [{"sparsity": 0.25}], "allow_inexact": True}, ids).speedup()
+
+    assert small.embedding.embedding_dim == 24
+
+
 def test_the_width_stays_by_default_and_the_pruner_does_not_choose_it():
     model, ids = trained()
 
