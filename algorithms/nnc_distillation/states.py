@@ -56,7 +56,15 @@ def states(student: Side, teacher: Side, pairs: SitePairs, spec: Any, loss: Loss
     for number, (s, t) in enumerate(pairs):
         projection = _projection(ours[s], theirs[t], spec, shared or f"{term}_{number}", f"the student's {s}", f"the teacher's {t}")
         found.append(Comparison(term, (Source(s),), (Source(t),), loss, projection))
+    _require_one_size([each.projection for each in found if each.projection], shared, spec.place)
     return found
+
+
+def _require_one_size(projections: Sequence[Projection], shared: str, place: str) -> None:
+    widths = sorted({(each.student, each.teacher) for each in projections})
+    if shared and len(widths) > 1:
+        listed = ", ".join(f"{student} -> {teacher}" for student, teacher in widths)
+        raise ConfigError(f"{place}.projection: 'shared' is one for all pairs, and their widths differ: {listed}; use 'auto'.")
 
 
 def _projection(ours: Any, theirs: Any, spec: Any, name: str, student: str, teacher: str) -> Projection | None:
@@ -147,18 +155,21 @@ class PKD(Comparing):
     def comparisons(self, spec: PKDSpec) -> list[Comparison]:
         ours, theirs = self.student_side, self.teacher_side
         pairs = named(spec.pairs) if spec.pairs else hidden_pairs(ours, theirs, spec.layer_map, spec.place)
-        mine, yours = ours.shapes([s for s, _ in pairs]), theirs.shapes([t for _, t in pairs])
-        for s, t in pairs:
-            if mine[s] != yours[t]:
-                raise ConfigError(
-                    f"{spec.place}: the student's {s} is {mine[s]}, the teacher's {t} is {yours[t]}; pkd compares them as they are: "
-                    "use mse_hidden_states, which projects."
-                )
+        remedy = "pkd compares them as they are: use mse_hidden_states, which projects"
+        require_same_shapes(ours, theirs, pairs, spec.place, remedy)
 
         def loss(s: Sequence[Any], t: Sequence[Any], mask: Any, temperature: Any, ops: Ops) -> Any:
             return hidden.pkd(s[0], t[0], ops, position=spec.position)
 
         return [Comparison("hidden", (Source(s),), (Source(t),), loss) for s, t in pairs]
+
+
+def require_same_shapes(student: Side, teacher: Side, pairs: SitePairs, place: str, remedy: str) -> None:
+    """Raise `ConfigError` that names the shapes where those of a pair differ."""
+    ours, theirs = student.shapes([s for s, _ in pairs]), teacher.shapes([t for _, t in pairs])
+    for s, t in pairs:
+        if ours[s] != theirs[t]:
+            raise ConfigError(f"{place}: the student's {s} is {ours[s]}, the teacher's {t} is {theirs[t]}; {remedy}.")
 
 
 class MSEAttention(Comparing):
@@ -169,7 +180,9 @@ class MSEAttention(Comparing):
 
     def comparisons(self, spec: ScoresSpec) -> list[Comparison]:
         if spec.pairs:
-            return [Comparison("attention", (Source(s),), (Source(t),), _given_scores) for s, t in named(spec.pairs)]
+            pairs = named(spec.pairs)
+            require_same_shapes(self.student_side, self.teacher_side, pairs, spec.place, "scores are compared one by one")
+            return [Comparison("attention", (Source(s),), (Source(t),), _given_scores) for s, t in pairs]
         return scores(self.student_side, self.teacher_side, spec.layer_map, spec.place)
 
 

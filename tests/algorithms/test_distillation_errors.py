@@ -5,7 +5,7 @@ import pytest
 
 import nnc
 from nnc.errors import ConfigError
-from nnc_distillation import KL, MiniLM, MiniLMv2, MSEHiddenStates, MSELastHidden
+from nnc_distillation import KL, PKD, MiniLM, MiniLMv2, MSEHiddenStates, MSELastHidden
 from nnc_schemas.distill import LayeredStatesSpec, SoftTargetSpec
 from tests.algorithms.distillation_models import MODELS, tokens
 from tests.frameworks import images
@@ -79,6 +79,30 @@ def test_relation_heads_have_to_divide_both_widths(models, inputs):
 
     message = r"relation_heads: 16 heads do not divide the widths \[16, 24\]"
     refused(MiniLMv2, message, student, teacher, {"relation_heads": 16}, inputs)
+
+
+def test_pkd_compares_equal_widths_only(models, inputs):
+    student, teacher = models.bert(width=16), models.bert(width=24)
+
+    refused(PKD, r"\(8, 7, 16\), .* \(8, 7, 24\); pkd compares them as they are", student, teacher, {}, inputs)
+
+
+def test_one_projection_cannot_bring_several_widths_together(framework):
+    model, inputs = framework.build("lenet"), framework.inputs(images())
+    entry = {"pairs": [["fc1", "fc2"], ["fc2", "fc1"]], "projection": "shared"}
+
+    refused(MSEHiddenStates, "'shared' is one for all pairs, and their widths differ: 10 -> 500, 500 -> 10", model, model, entry, inputs)
+
+
+def test_queries_keys_and_values_may_be_named(models, inputs):
+    model = models.bert(layers=1)
+    (found,) = MiniLM(model, [{}], inputs, teacher=model).objectives()
+    three = [site.layer for site in found.teacher]
+
+    (named,) = MiniLM(model, [{"student_qkv": three, "teacher_qkv": three, "heads": 4}], inputs, teacher=model).objectives()
+
+    assert named.student == found.student
+    refused(MiniLM, "heads: is missing", model, model, {"student_qkv": three, "teacher_qkv": three}, inputs)
 
 
 def test_an_attention_layer_out_of_range_names_the_number_of_layers(models, inputs):
