@@ -58,7 +58,7 @@ def shrunk(model: Any, example: Any) -> tuple[Any, Any, int]:
 
 def _size(model: Any, example: Any) -> Any:
     adapter = adapter_for(model)
-    return footprint(adapter, adapter.trace(example, {}).graph)
+    return footprint(adapter, adapter.structure(example))
 
 
 def _proof(model: Any, small: Any, masks: Any, inputs: Any) -> dict[str, float]:

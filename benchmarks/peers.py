@@ -1,9 +1,10 @@
-"""One tool prunes one network, in a process of its own, and prints what that cost as JSON: `python peers.py nnc resnet50`."""
+"""One tool prunes one network, in a process of its own, and prints what that cost as JSON: `python peers.py nnc ResNet-50`."""
 
 from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -11,85 +12,73 @@ from typing import Any
 
 import torch
 
-from networks import HEADS, INPUTS, NETWORKS
-from nnc.latency import medians_by_turns
+from networks import NETWORKS
+from torch_pruning_peer import prune
 
 ROUNDS = 5
 
+#: The small network, and the CPU seconds that its proof took: Torch-Pruning proves nothing.
+Pruned = tuple[torch.nn.Module, float]
 
-#: The small network, and the CPU seconds of trace + plan + shrink where a tool tells them apart.
-Pruned = tuple[torch.nn.Module, float | None]
 
-
-def prune_with_nnc(model: torch.nn.Module, example: torch.Tensor, head: str) -> Pruned:
+def prune_with_nnc(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> Pruned:
     """Score groups by L1, mask half of their channels, trace, plan, shrink, and check the small model against the masked one."""
     import nnc
     from nnc_pruning import L1NormPruner
 
-    config_list = [{"op_types": ["Conv2d", "Linear"], "sparsity": 0.5}, {"op_names": [head], "exclude": True}]
-    pruner = L1NormPruner(model, config_list, example_inputs=example)
-    _, masks = pruner.compress()
-    pruner.unwrap_model()
-    speedup = nnc.ModelSpeedup(model, example, masks)
-    small = speedup.speedup_model()
-    return small, sum(speedup.seconds[step] for step in ("trace", "plan", "shrink"))
+    masks = L1NormPruner(model, [{"sparsity": 0.5}], example_inputs=inputs).propose()
+    speedup = nnc.ModelSpeedup(model, inputs, masks)
+    return speedup.speedup_model(), speedup.seconds["check"]
 
 
-def prune_with_torch_pruning(model: torch.nn.Module, example: torch.Tensor, head: str) -> Pruned:
-    """Build the dependency graph, score groups by L1, and cut half of their channels, in place."""
-    import torch_pruning
-
-    importance = torch_pruning.importance.GroupMagnitudeImportance(p=1)
-    ignored = [model.get_submodule(head)]
-    torch_pruning.pruner.BasePruner(model, example, importance=importance, pruning_ratio=0.5, ignored_layers=ignored).step()
-    return model, None
+def prune_with_torch_pruning(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> Pruned:
+    """Build the dependency graph, score groups by L1, and cut half of their channels and heads, in place."""
+    prune(model, inputs, recipe=True)
+    return model, 0.0
 
 
 PEERS = {"nnc": prune_with_nnc, "torch-pruning": prune_with_torch_pruning}
 
 
 def measure(peer: str, network: str) -> dict[str, Any]:
-    """Return CPU seconds (median of `ROUNDS` fresh networks), the growth of peak memory, the parameters, and latencies."""
+    """Return CPU seconds (median of `ROUNDS` fresh networks) without and with the proof, the growth of peak memory, and parameters."""
     # Imports and lazy set-up are not what is measured.
-    _prune(peer, "lenet")
+    _prune(peer, "warm-up")
     growth = _memory_growth(peer, network)
     rounds = [_prune(peer, network) for _ in range(ROUNDS)]
-    small = rounds[0][2]
     return {
-        "cpu_seconds": median(core for _, core, _ in rounds),
+        "cpu_seconds": median(seconds - proof for seconds, proof, _ in rounds),
         "cpu_seconds_in_all": median(seconds for seconds, _, _ in rounds),
         "memory_growth": growth,
-        "parameters": sum(parameter.numel() for parameter in small.parameters()),
-        "latency": {batch: _latencies(network, small, batch) for batch in (1, 8)},
+        "parameters": rounds[0][2],
     }
 
 
-def _prune(peer: str, network: str) -> tuple[float, float, torch.nn.Module]:
-    """Return the CPU seconds in all, those of trace + plan + shrink, and the small network."""
-    model, example = _fresh(network)
+def _prune(peer: str, network: str) -> tuple[float, float, int]:
+    """Return the CPU seconds in all, those of the proof, and the parameters of the small network."""
+    model, inputs = _fresh(network)
     start = process_time()
-    small, core = PEERS[peer](model, example, HEADS[network])
+    small, proof = PEERS[peer](model, inputs)
     seconds = process_time() - start
-    return seconds, seconds if core is None else core, small
+    return seconds, proof, sum(parameter.numel() for parameter in small.parameters())
 
 
-def _fresh(network: str) -> tuple[torch.nn.Module, torch.Tensor]:
-    torch.manual_seed(0)
-    model = NETWORKS[network]().eval()
-    example = torch.randn(1, *INPUTS[network])
+def _fresh(network: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    build, inputs = NETWORKS[network]
+    model, example = build(), inputs(1)
     # oneDNN's one-time preparation belongs to neither tool.
     with torch.no_grad():
-        model(example)
+        model(**example)
     return model, example
 
 
 def _memory_growth(peer: str, network: str) -> int:
     """Return by how many bytes the peak of resident memory while pruning exceeds what was resident before it."""
-    model, example = _fresh(network)
+    model, inputs = _fresh(network)
     before = _resident("VmRSS")
     # "5" makes the kernel start the high-water mark anew (proc(5)).
     Path("/proc/self/clear_refs").write_text("5")
-    PEERS[peer](model, example, HEADS[network])
+    PEERS[peer](model, inputs)
     return _resident("VmHWM") - before
 
 
@@ -98,14 +87,7 @@ def _resident(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def _latencies(network: str, small: torch.nn.Module, batch: int) -> list[float]:
-    """Return the median seconds of the original and of the small network, measured by turns."""
-    original = NETWORKS[network]().eval()
-    images = torch.randn(batch, *INPUTS[network])
-    with torch.inference_mode():
-        return medians_by_turns([lambda: original(images), lambda: small(images)], repeats=15)
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     print(json.dumps(measure(*sys.argv[1:])))
