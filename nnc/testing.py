@@ -22,11 +22,14 @@ from nnc.allocation import count_of
 from nnc.arrays import to_numpy
 from nnc.errors import MissingFramework
 from nnc.fuzz import check_rule
+from nnc.graph.groups import Groups
 from nnc.graph.ir import Array
+from nnc.graph.plan import Group, Plan
+from nnc.graph.propagate import propagate
 from nnc.masks import complete, from_kept, normalise
 from nnc.registry import adapter_for, registry
 
-__all__ = ["check_adapter", "check_pruner", "check_rule"]
+__all__ = ["check_adapter", "check_pruner", "check_rule", "check_same_network"]
 
 #: What the contracts ask of the example networks: a third of every layer, which divides few layers evenly.
 CONFIG: list[dict[str, Any]] = [{"sparsity": 0.3}]
@@ -52,6 +55,17 @@ def check_adapter(build: Build) -> None:
         model, inputs = build()
         adapter = adapter_for(model)
         _run(f"{type(adapter).__name__}", contract, adapter, inputs)
+
+
+def check_same_network(build: Build, reference: Build) -> None:
+    """Check that two adapters see one network alike, given in two frameworks under the same names and with the same numbers.
+
+    nnc's own reference is an ONNX file, on which all is NumPy. Raises AssertionError that says in what the first one differs.
+    """
+    for contract in SAME_NETWORK_CONTRACTS:
+        (model, inputs), (other, others) = build(), reference()
+        adapter, expected = adapter_for(model), adapter_for(other)
+        _run(f"{type(adapter).__name__} beside {type(expected).__name__}", contract, (adapter, inputs), (expected, others))
 
 
 def constructing_touches_nothing(make: Make, build: Build) -> None:
@@ -210,6 +224,56 @@ ADAPTER_CONTRACTS: tuple[Callable[[Adapter, Any], None], ...] = (
     a_structure_is_the_graph_of_a_trace,
     tensors_survive_a_round_trip,
 )
+
+
+Given = tuple[Adapter, Any]
+
+
+def layers_have_the_same_names_and_numbers(found: Given, expected: Given) -> None:
+    ours, theirs = ({layer.name: layer for layer in adapter.layers() if layer.prunable} for adapter, _ in (found, expected))
+    _require(ours.keys() == theirs.keys(), f"the layers are {sorted(ours)}, not {sorted(theirs)}.")
+    for name, layer in ours.items():
+        left, right = to_numpy(layer.weight), to_numpy(theirs[name].weight)
+        _require(left.shape == right.shape, f"{name}.weight has shape {left.shape}, not {right.shape}.")
+        _require(bool(np.allclose(left, right, rtol=1e-6, atol=0)), f"{name}.weight holds other numbers.")
+
+
+def masked_networks_compute_the_same(found: Given, expected: Given) -> None:
+    outputs = [adapter.trace(inputs, half_masked(adapter)).outputs for adapter, inputs in (found, expected)]
+    _require_equal(outputs[0], outputs[1], "the outputs with masks")
+
+
+def the_same_channels_leave_together(found: Given, expected: Given) -> None:
+    ours, theirs = (_groups(adapter, inputs) for adapter, inputs in (found, expected))
+    _require(ours == theirs, f"the groups are {ours}, not {theirs}.")
+
+
+def the_same_indices_leave(found: Given, expected: Given) -> None:
+    ours, theirs = (_leaving(adapter, inputs) for adapter, inputs in (found, expected))
+    for path in sorted(ours.keys() | theirs.keys()):
+        _require(ours.get(path) == theirs.get(path), f"of {path}, {ours.get(path)} stay, not {theirs.get(path)}.")
+
+
+SAME_NETWORK_CONTRACTS: tuple[Callable[[Given, Given], None], ...] = (
+    layers_have_the_same_names_and_numbers,
+    masked_networks_compute_the_same,
+    the_same_channels_leave_together,
+    the_same_indices_leave,
+)
+
+
+def _groups(adapter: Adapter, inputs: Any) -> list[tuple[list[str], int]]:
+    """Return (layers, granules) of every group that may leave."""
+    return sorted((sorted(shared.layers), len(shared.classes)) for shared in Groups(adapter.trace(inputs, {}).graph).shared)
+
+
+def _leaving(adapter: Adapter, inputs: Any) -> dict[tuple[str, int], list[int]]:
+    """Return which indices of each weight's axes stay, with half of each layer masked."""
+    masks = half_masked(adapter)
+    plan = propagate(adapter.trace(inputs, masks).graph, masks).plan
+    shapes = {f"{layer.name}.weight".lstrip("."): layer.parameters["weight"] for layer in adapter.layers() if layer.prunable}
+    cut = Plan(groups=tuple(Group(tuple(m for m in group.members if m.tensor in shapes)) for group in plan.groups))
+    return {(path, axis): index.tolist() for path, axes in cut.kept_indices(shapes).items() for axis, index in axes.items()}
 
 
 def half_masked(adapter: Adapter) -> Masks:

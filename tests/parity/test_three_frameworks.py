@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nnc
+import nnc.testing
 import nnc_pruning
 from nnc.registry import adapter_for
 from nnc_pruning import L1NormPruner
@@ -166,3 +167,14 @@ def test_every_data_free_pruner_masks_alike_without_a_graph(pruner, framework):
     (model, _), (module, _) = built("inverted-residual", framework), built("inverted-residual", "torch")
 
     assert plain(pruner(model, HALF).propose()) == plain(pruner(module, HALF).propose())
+
+
+@pytest.mark.parametrize("framework", ["keras", "torch"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_adapter_sees_what_the_reference_sees(name, framework):
+    nnc.testing.check_same_network(lambda: built(name, framework), lambda: built(name, "onnx"))
+
+
+def test_an_adapter_that_sees_another_network_is_named():
+    with pytest.raises(AssertionError, match=r"TorchAdapter beside OnnxAdapter.*same names and numbers: the layers are"):
+        nnc.testing.check_same_network(lambda: built("resnet-block", "torch"), lambda: built("dense-flatten", "onnx"))

@@ -78,3 +78,19 @@ def test_small_onnx_models_compute_what_the_masked_ones_do(program):
 def test_small_keras_models_compute_what_the_masked_ones_do(program):
     pytest.importorskip("keras")
     assert moved("keras", program)[0] <= 1e-5
+
+
+def groups(framework: str, program: Program) -> list:
+    """Return (layers, granules) of every group that may leave; a matrix that no module holds is a layer in a file only."""
+    model, inputs = import_module(f"tests.property.{framework}_builder").build(program)
+    held = program.layers().keys()
+    found = [([layer for layer in group.layers if layer in held], group.granules) for group in nnc.prunability(model, inputs).groups]
+    return sorted((sorted(layers), granules) for layers, granules in found if layers)
+
+
+@tried(30)
+@given(programs())
+def test_a_torch_module_and_an_onnx_file_of_one_network_have_the_same_groups(program):
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    assert groups("onnx", program) == groups("torch", program)
