@@ -11,24 +11,21 @@ from nnc.views import Site
 from nnc_distillation import soft_targets
 from nnc_distillation.distiller import Comparing
 from nnc_distillation.objective import Comparison, Loss
-from nnc_distillation.sources import Side, Source
+from nnc_distillation.sources import Side, SitePairs, Source, require_same_shapes
 from nnc_schemas.distill import LogitsSpec, SoftTargetSpec
 
 
-def output_pairs(student: Side, teacher: Side, spec: Any) -> list[tuple[Site, Site]]:
+def output_pairs(student: Side, teacher: Side, spec: Any) -> SitePairs:
     """Return the outputs that an entry compares. Raises `ConfigError` where their shapes differ or their numbers do."""
     ours = student.parts(spec.outputs, f"{spec.place}.outputs")
     theirs = teacher.parts(spec.teacher_outputs or spec.outputs, f"{spec.place}.{'teacher_' * bool(spec.teacher_outputs)}outputs")
     if len(ours) != len(theirs):
         counts = f"the student has {len(ours)} ({_names(ours)}), the teacher {len(theirs)} ({_names(theirs)})"
         raise ConfigError(f"{spec.place}: outputs do not pair up: {counts}; name them with outputs and teacher_outputs.")
+    pairs = list(zip(ours, theirs, strict=True))
     if student.runs:
-        mine, yours = student.shapes(ours), teacher.shapes(theirs)
-        for s, t in zip(ours, theirs, strict=True):
-            if mine[s] != yours[t]:
-                shapes = f"the student's {s} is {mine[s]}, the teacher's {t} is {yours[t]}"
-                raise ConfigError(f"{spec.place}: {shapes}; soft targets need outputs of one shape: the same classes in the same order.")
-    return list(zip(ours, theirs, strict=True))
+        require_same_shapes(student, teacher, pairs, spec.place, "outputs need one shape: the same classes in the same order")
+    return pairs
 
 
 def _names(sites: Sequence[Site]) -> str:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: What models call their input of 1 at valid tokens and 0 at padding, `(batch, length)`.
 MASKS = ("attention_mask", "padding_mask")
 
+#: A site of the student beside one of the teacher.
+SitePairs = list[tuple[Site, Site]]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -131,3 +134,11 @@ def _logits(outputs: Any) -> list[str]:
     values = list(outputs.values()) if isinstance(outputs, Mapping) else list(outputs)
     wide = [key for key, value in zip(keys, values, strict=True) if len(getattr(value, "shape", ())) > 1]
     return [key for key in keys if key.endswith("logits")] or wide
+
+
+def require_same_shapes(student: Side, teacher: Side, pairs: SitePairs, place: str, remedy: str) -> None:
+    """Raise `ConfigError` that names the shapes where those of a pair differ."""
+    ours, theirs = student.shapes([s for s, _ in pairs]), teacher.shapes([t for _, t in pairs])
+    for s, t in pairs:
+        if ours[s] != theirs[t]:
+            raise ConfigError(f"{place}: the student's {s} is {ours[s]}, the teacher's {t} is {theirs[t]}; {remedy}.")

@@ -13,10 +13,8 @@ from nnc_distillation.attention import Attention
 from nnc_distillation.distiller import Comparing
 from nnc_distillation.layer_maps import pairs as mapped
 from nnc_distillation.objective import Comparison, Loss, Projection
-from nnc_distillation.sources import Side, Source
+from nnc_distillation.sources import Side, SitePairs, Source, require_same_shapes
 from nnc_schemas.distill import LayeredStatesSpec, PKDSpec, ScoresSpec, StatesSpec
-
-SitePairs = list[tuple[Site, Site]]
 
 
 def named(pairs: Sequence[tuple[str, str]]) -> SitePairs:
@@ -162,14 +160,6 @@ class PKD(Comparing):
             return hidden.pkd(s[0], t[0], ops, position=spec.position)
 
         return [Comparison("hidden", (Source(s),), (Source(t),), loss) for s, t in pairs]
-
-
-def require_same_shapes(student: Side, teacher: Side, pairs: SitePairs, place: str, remedy: str) -> None:
-    """Raise `ConfigError` that names the shapes where those of a pair differ."""
-    ours, theirs = student.shapes([s for s, _ in pairs]), teacher.shapes([t for _, t in pairs])
-    for s, t in pairs:
-        if ours[s] != theirs[t]:
-            raise ConfigError(f"{place}: the student's {s} is {ours[s]}, the teacher's {t} is {theirs[t]}; {remedy}.")
 
 
 class MSEAttention(Comparing):
