@@ -68,9 +68,8 @@ def main(
     missing = [] if show else [(row, each) for each in part for row in asked if redo or not _has(row, each)]
     for row, each in track(missing, "measuring", console=Console(stderr=True), disable=not missing):
         _note(row, each, measure(*row, each))
-        write_page(_results(), HERE.parent / "docs")
-    results = _results()
-    write_page(results, HERE.parent / "docs")
+        _write()
+    results = _write()
     chosen = {row: result for row, result in results.items() if row in asked}
     if as_json:
         print(json.dumps([{"framework": f, "name": n, **result} for (f, n), result in chosen.items()], indent=1))
@@ -93,6 +92,14 @@ def measure(framework: str, name: str, part: str) -> dict[str, Any]:
         return {"error": lines[-1][:300] if lines else f"exit status {done.returncode}"}
     result: dict[str, Any] = json.loads(lines[-1])
     return result
+
+
+def _write() -> dict[tuple[str, str], dict[str, Any]]:
+    """Write the page, and return what is on it."""
+    results = _results()
+    missing = [f"{name} ({framework})" for framework, names in NAMES.items() for name in names if (framework, name) not in results]
+    write_page(results, missing, HERE.parent / "docs")
+    return results
 
 
 def _results() -> dict[tuple[str, str], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,16 @@ LEGEND = """
 - *masked / small*: the largest difference between the outputs of the masked and of the small model, relative to the largest output, in
   float32, on inputs that the pruner did not see. Rounding explains up to 1e-5.
 - *Torch-Pruning*: what Torch-Pruning 1.6.1 does with the same task: the fraction of parameters that it removes where its small network
-  computes what the masked one does, or how far that is off. "recipe" is a second run in which it is told which layers are projections of
-  an attention, how many heads they have, and in which the numbers of heads are then patched by hand.
+  computes what the masked one does, or how far that is off. "recipe" is a second run, where the first was wrong: there it is told which
+  layers are projections of an attention and how many heads they have, and the numbers of heads that layers note are patched afterwards.
+  In both it leaves the width under a LayerNorm alone.
 - the last four columns: CPU seconds of the original / of the small network, in the framework and in ONNX Runtime, at batch 1 and 8. Medians
   by turns, float32, one thread. Images have 224 x 224 pixels, texts 128 tokens.
 """
 
 
-def write_page(results: Results, folder: Path) -> None:
-    """Write the page and the picture into a folder."""
+def write_page(results: Results, missing: Sequence[str], folder: Path) -> None:
+    """Write the page and the picture into a folder; `missing` are architectures that have not been measured."""
     parts = [HEAD]
     if results:
         _picture(results, folder / "architectures.svg")
@@ -39,7 +41,7 @@ def write_page(results: Results, folder: Path) -> None:
         rows = [row(name, result) for (kind, name), result in results.items() if kind == framework]
         if rows:
             parts += [f"## {title}\n", _markdown(rows, framework)]
-    parts += ["## What the columns say", LEGEND, "## What holds\n", _summary(results), "\n## Conditions\n", _conditions(results)]
+    parts += ["## What the columns say", LEGEND, "## What holds\n", _summary(results, missing), "\n## Conditions\n", _conditions(results)]
     (folder / "architectures.md").write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -50,7 +52,7 @@ def _markdown(rows: list[list[str]], framework: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summary(results: Results) -> str:
+def _summary(results: Results, missing: Sequence[str]) -> str:
     """Say in numbers what the table shows: exact, none a no-op, at least the peer."""
     good = {row: result for row, result in results.items() if "difference" in result}
     exact = sum(result["difference"] <= EXACT for result in good.values())
@@ -62,6 +64,7 @@ def _summary(results: Results) -> str:
         f"- Torch-Pruning is exact on {len(compared)} of {sum(bool(result.get('peer')) for result in good.values())}; "
         f"nnc removes at least as much on {len(compared) - len(short)} of these{': less on ' + ', '.join(short) if short else ''}.",
     ]
+    lines += [f"- Not measured yet: {', '.join(missing)}."] if missing else []
     return "\n".join(lines) + "\n"
 
 
