@@ -242,6 +242,25 @@ def static(given: Any) -> Array | None:
     return None if value is None else np.asarray(value)
 
 
+#: What Keras puts between a constant index and the lookup: negative positions count from the far end, whose size it takes from the shape.
+_INDEX_ARITHMETIC: dict[str, Callable[..., Array]] = {
+    "Less": np.less,
+    "AddV2": np.add,
+    "SelectV2": np.where,
+    "Cast": np.asarray,
+    "StridedSlice": lambda sizes, start, *_: np.asarray(sizes[int(start[0])]),
+}
+
+
+def static_index(given: Any) -> Array | None:
+    """Return the value of an index that follows from constants by the arithmetic of indices, or None."""
+    value = static(given)
+    if value is not None or given.op.type not in _INDEX_ARITHMETIC or (given.op.type == "StridedSlice" and given.shape.rank != 0):
+        return value
+    parts = [static_index(part) for part in given.op.inputs]
+    return None if any(part is None for part in parts) else _INDEX_ARITHMETIC[given.op.type](*parts)
+
+
 def evaluation(op: Any) -> Callable[..., Array]:
     """Return a function of arrays that runs the same operation with the same attributes."""
     function, names, attributes = _raw(op.type)

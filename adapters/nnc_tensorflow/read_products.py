@@ -7,7 +7,7 @@ from typing import Any
 from nnc.graph.ir import Tensor
 from nnc_tensorflow.attention import is_attention
 from nnc_tensorflow.layouts import LINEAR
-from nnc_tensorflow.read import Parameter, Reader, Reading, shape_of, static, unknown
+from nnc_tensorflow.read import Parameter, Reader, Reading, shape_of, static, static_index, unknown
 from nnc_tensorflow.read_biases import takes_bias
 
 
@@ -133,7 +133,12 @@ def lookup(reader: Reader, op: Any) -> None:
     parameter, known = reader.parameter(table), static(indices)
     if axis == 0 and len(parameter.view if parameter else shape_of(table)) == 2 and known is None:
         reader.emit("embedding", op, (reader.tensor(indices), reader.tensor(table)))
-    elif known is None or (op.type == "GatherV2" and op.get_attr("batch_dims")):
+    elif op.type == "GatherV2" and op.get_attr("batch_dims"):
+        unknown(reader, op)
+    elif known is None and static_index(indices) is not None:
+        # ops.take with places that stand in the code: they cannot follow, so that axis stays, and the others are free.
+        reader.emit("pool", op, (reader.tensor(table),), {"axes": (axis % len(shape_of(table)),), "function": "max", "padded": False})
+    elif known is None:
         unknown(reader, op)
     elif known.ndim == 1:
         reader.emit("slice", op, (reader.tensor(table),), {"axis": axis % len(shape_of(table)), "index": known % shape_of(table)[axis]})
