@@ -20,7 +20,6 @@ from tests.zoo_keras import networks
 from tests.zoo_keras.architectures import APPLICATIONS, BACKBONES, application, backbone
 from tests.zoo_keras.checks import run
 
-FEW = ["own_attention", "functional_split"]
 NETWORKS = [network.__name__ for network in networks.NETWORKS]
 
 FRESH = """
@@ -87,10 +86,6 @@ def require_same_in_fresh_processes(names, folder):
             for left, right in zip(expected, found, strict=True):
                 scale = float(np.abs(left).max())
                 np.testing.assert_allclose(right, left, rtol=0, atol=1e-6 * scale, err_msg=f"{name}: {results}")
-
-
-def test_small_models_come_back_in_fresh_processes(tmp_path):
-    require_same_in_fresh_processes(FEW, tmp_path)
 
 
 @pytest.mark.slow
