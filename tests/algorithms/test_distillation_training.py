@@ -47,12 +47,12 @@ class Step:
     def __init__(self, models):
         ids, self.mask = tokens()
         inputs = models.inputs(ids, self.mask)
-        student, teacher = models.bert(layers=2), models.bert(layers=4)
+        student, teacher = models.bert(layers=1), models.bert(layers=2)
         self.logits = [models.logits(model, inputs).astype("float64") for model in (student, teacher)]
-        self.hidden = [seen(student, inputs, map(models.block, (0, 1))), seen(teacher, inputs, map(models.block, (1, 3)))]
+        self.hidden = [seen(student, inputs, [models.block(0)]), seen(teacher, inputs, [models.block(1)])]
         self.qkv = [
             [seen(model, inputs, [f"{models.block(number)}.{part}" for part in models.qkv]) for number in layers]
-            for model, layers in ((student, (0, 1)), (teacher, (1, 3)))
+            for model, layers in ((student, [0]), (teacher, [1]))
         ]
 
         def compress(optimizer):
