@@ -14,7 +14,7 @@ from nnc.adapter import Layer, Masks
 from nnc.allocation import Scored, allocate
 from nnc.graph.groups import Groups
 from nnc.graph.ir import Array, Graph
-from nnc.masks import complete
+from nnc.masks import complete, paths
 from nnc.ties import gentlest, only_targets, ties, voters
 from nnc.unmet import Asked, tell_none_left, tell_refused
 from nnc_schemas import PruneSpec
@@ -34,7 +34,7 @@ def joint_masks(
     Warns `LeftAlone` of what the config_list singles out and cannot have. Raises `ConfigError` where nothing of it can leave.
     """
     tied = ties(governed, specs)
-    groups = Groups(graph, allow_inexact, tied)
+    groups = Groups(graph, allow_inexact, tied, paths(layers))
     asked = Asked(groups, governed, specs, dict(_chosen(groups, governed, specs)), tied)
     tell_refused(asked)
     keep = _kept(asked, scored)

@@ -32,6 +32,11 @@ def normalise(masks: Any, layers: Sequence[Layer]) -> Masks:
     return {name: complete(_given(name, given, known), known[name]) for name, given in masks.items()}
 
 
+def paths(layers: Sequence[Layer]) -> set[str]:
+    """Return the path of every parameter that a mask can be given for."""
+    return {".".join(filter(None, (layer.name, parameter))) for layer in layers for parameter in layer.parameters}
+
+
 def complete(masks: Mapping[str, Array], layer: Layer) -> dict[str, Array]:
     """Return `masks` with an all-True mask for each of the layer's weight and bias that it lacks."""
     shapes = layer.parameters

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnc.graph.groups import Groups
 from nnc.graph.macs import macs
-from nnc.masks import unmasked
+from nnc.masks import paths, unmasked
 from nnc.registry import adapter_for
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ def prunability(model: Any, example_inputs: Any, *, allow_inexact: bool = False)
     adapter = adapter_for(model)
     with unmasked(adapter):
         graph = adapter.trace(example_inputs, {}).graph
-    groups, learnt = Groups(graph, allow_inexact), [tensor for tensor in graph.parameters().values() if tensor.trainable]
+    groups, learnt = (
+        Groups(graph, allow_inexact, maskable=paths(adapter.layers())),
+        [tensor for tensor in graph.parameters().values() if tensor.trainable],
+    )
     smallest = groups.smallest()
     before = sum(prod(tensor.shape) for tensor in learnt)
     after = sum(prod(smallest.get(tensor, tensor.shape)) for tensor in learnt)

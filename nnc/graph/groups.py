@@ -8,7 +8,7 @@ leave. The config_list may tie more layers than the graph does.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from nnc.graph.axes import Axes
 from nnc.graph.contractions import contractions
 from nnc.graph.ir import Array, Graph, Node, Tensor
 from nnc.graph.labels import Factor, solve
-from nnc.graph.offers import bindings, outdone, producers, signatures, withheld
+from nnc.graph.offers import bindings, outdone, producers, signatures, unmaskable, withheld
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values
 
@@ -56,10 +56,13 @@ class Shared:
 class Groups:
     """The groups of a graph that may leave; with `allow_inexact`, also widths that a mean is taken over.
 
-    `tied` are layers, given by name, that shall lose the same output channels whether or not the graph asks for it.
+    `tied` are layers, given by name, that shall lose the same output channels whether or not the graph asks for it. `maskable` are the
+    paths of all that layers hold (None: every parameter): what is added to a channel and is none of these keeps the channel.
     """
 
-    def __init__(self, graph: Graph, allow_inexact: bool = False, tied: Sequence[Sequence[str]] = ()) -> None:
+    def __init__(
+        self, graph: Graph, allow_inexact: bool = False, tied: Sequence[Sequence[str]] = (), maskable: Collection[str] | None = None
+    ) -> None:
         axes = constrain(graph, allow_inexact)
         for members in tied:
             _tie(axes, graph, members)
@@ -69,7 +72,9 @@ class Groups:
         self._bound = bindings(graph, self._labels)
         self._parameters = graph.parameters()
         self._why = list(self._labels.reasons)
-        self._reason = self._reasons(graph)  # per class: index into `_why`, or -1 where it may leave
+        self._reason = self._reasons(
+            graph, graph.parameters() if maskable is None else maskable
+        )  # per class: index into `_why`, or -1 where it may leave
         self.shared = tuple(self._find(graph))
 
     def _find(self, graph: Graph) -> Iterator[Shared]:
@@ -97,14 +102,14 @@ class Groups:
                         found[self._labels.classes(factor)] = True
         return found
 
-    def _reasons(self, graph: Graph) -> Array:
+    def _reasons(self, graph: Graph, maskable: Collection[str]) -> Array:
         """Return why each class must stay, the first reason that is found, or -1."""
         reason = self._labels.pin.copy()
         summed = np.zeros(len(reason), bool)
         for contraction in contractions(graph, Values({})):
             for factor in self._labels.of(self._labels.axes[contraction.tensor][contraction.axis]):
                 summed[self._labels.classes(factor)] = True
-        whole = (*withheld(self._labels, self._bound), *outdone(self._labels, self._bound))
+        whole = (*withheld(self._labels, self._bound), *outdone(self._labels, self._bound), *unmaskable(graph, self._labels, maskable))
         for classes, why in (*whole, (np.flatnonzero(~summed), "nothing sums over it")):
             reason[classes[reason[classes] < 0]] = len(self._why)
             self._why.append(why)

@@ -7,7 +7,7 @@ convolution are tied to none, so there both may leave, and a pruner is offered t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
@@ -91,6 +91,21 @@ def producers(graph: Graph) -> frozenset[tuple[str, int]]:
             elif place in _MAKING.get(node.kind, {}):
                 found.add((tensor.name, _MAKING[node.kind][place]))
     return frozenset(found)
+
+
+#: What hands a parameter's numbers on to a result that they may make other than zero.
+_HANDING_ON = frozenset(["concat", "embedding", "expand", "identity", "repeat", "reshape", "select", "slice", "stack"])
+
+
+def unmaskable(graph: Graph, labels: Labels, maskable: Collection[str]) -> Iterator[tuple[Array, str]]:
+    """Yield classes that no mask makes zero: a table or buffer that is added there belongs to no layer, so it is not in `maskable`."""
+    for node in graph.nodes:
+        added = node.kind == "binary" and node.attrs["function"] not in ("mul", "div")
+        for tensor in node.inputs if added or node.kind in _HANDING_ON else ():
+            if tensor is not None and tensor.role == "parameter" and tensor.name not in maskable:
+                for axis in labels.axes[tensor]:
+                    for factor in labels.of(axis):
+                        yield labels.classes(factor), f"{tensor.name} is added to it, and belongs to no layer that could be masked"
 
 
 def signatures(labels: Labels, bound: Iterable[Binding]) -> Array:

@@ -148,3 +148,15 @@ def test_the_halves_of_a_chunk_stay_equal_and_the_best_of_what_leaves_stays():
     assert evened([1, 1, 1, 0], [0, 0, 0, 1]) == [[1, 0, 0, 0], [0, 0, 0, 1]]
     assert evened([1, 1, 0, 0], [0, 0, 0, 0]) == [[0, 0, 0, 0], [0, 0, 0, 0]]
     assert evened([1, 0, 1, 0], [0, 0, 1, 1]) == [[1, 0, 1, 0], [0, 0, 1, 1]]
+
+
+def test_what_a_table_that_no_layer_holds_is_added_to_stays_and_the_table_is_named():
+    p = Pencil()
+    x = p.add(p.linear(p.input(2, 5), "first", 4), p.parameter("table", 1, 4))
+    p.output(p.linear(x, "last", 2))
+    held = {"first.weight", "first.bias", "last.weight", "last.bias"}
+
+    assert by_layers(Groups(p.graph)) == {("first",): 4}
+    assert by_layers(Groups(p.graph, maskable=held)) == {}
+    reasons = {reason for layer, _, reason in Groups(p.graph, maskable=held).pinned() if layer == "first"}
+    assert reasons == {"table is added to it, and belongs to no layer that could be masked"}
