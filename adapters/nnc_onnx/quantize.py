@@ -28,6 +28,8 @@ from nnc_onnx.sites import holders, made_by_layers, read_by_layers
 from nnc_onnx.tidy import fold, needs_contrib, tidy
 from nnc_onnx.weight_only import matmul_dynamic, matmul_few_bits
 
+_NOWHERE = "no product and no lookup of the exported graph reads its weight; it may have become part of a constant"
+
 
 @dataclass(frozen=True)
 class Quantised:
@@ -73,7 +75,11 @@ def _layers(draft: Draft, flow: Flow, owners: Mapping[int, str], grids: Grids, w
     chosen = {site.layer: grid for site, grid in grids.items() if site.tensor == "weight"}
     inputs = {site.layer: grid for site, grid in grids.items() if site.tensor == "input"}
     levels: dict[int, Weight] = {}
-    reasons = {layer: "no operation of the exported graph holds its weight" for layer in chosen if layer not in owners.values()}
+    reasons = {
+        layer: "the exported graph reads its weight in no product and no lookup, or only once and for all"
+        for layer in chosen
+        if layer not in owners.values()
+    }
     for node in nodes:
         layer = owners[id(node)]
         if layer in chosen and node.op_type in ("Conv", "MatMul", "Gemm") and not chosen[layer].block:

@@ -35,6 +35,17 @@ def nnc_register_files(register: Callable[[str, Callable[[Any], Any]], None]) ->
     register(".keras", _read)
 
 
+@hookimpl
+def nnc_register_formats(register: Callable[[str, Callable[[], Any]], None]) -> None:
+    register("tflite", _lite)
+
+
+def _lite() -> Any:
+    from nnc_tensorflow.lite import LiteFormat
+
+    return LiteFormat()
+
+
 def _adapter() -> Any:
     from nnc_tensorflow.adapter import TensorFlowAdapter
 

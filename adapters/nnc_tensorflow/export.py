@@ -34,14 +34,14 @@ def export(model: keras.Layer, path: Path, example_inputs: Any, opset: int | Non
     if opset is not None and opset < OLDEST:
         raise ConfigError(f"opset: {opset} is too old; a Keras model can be written as {OLDEST} or newer.")
     recording = Recording(named_layers(model))
-    concrete = _traced(model, example_inputs, recording)
+    concrete = traced(model, example_inputs, recording)
     proto = _converted(concrete, min(opset or NEWEST, NEWEST))
     _label(proto.graph, recording)
     _rename(proto.graph, keras_layers(model))
     path.write_bytes(proto.SerializeToString())
 
 
-def _traced(model: keras.Layer, example_inputs: Any, recording: Recording) -> Any:
+def traced(model: keras.Layer, example_inputs: Any, recording: Recording) -> Any:
     """Return a concrete function of batches of any size, where the model allows that; inputs keep their names."""
     tensors, call = tensors_of(example_inputs), caller(model, example_inputs)
     names = _names(model, example_inputs, len(tensors))
@@ -80,7 +80,7 @@ class _Traced:
 def _converted(concrete: Any, opset: int) -> Any:
     """Return the ONNX model. Raises `ExportError` where an operation has no counterpart there."""
     tf2onnx = _tf2onnx()
-    with _quiet(), unfused():
+    with quiet(), unfused():
         try:
             proto, _ = tf2onnx.convert.from_function(_Traced(concrete), input_signature=(), opset=opset)
         except Exception as error:
@@ -174,7 +174,7 @@ def _numbers(tensor: Any) -> Array:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

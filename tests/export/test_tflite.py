@@ -1,0 +1,50 @@
+"""LiteRT files of Keras models."""
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.grid import Grid
+from nnc.views import Site
+from tests.frameworks import FRAMEWORKS, images
+
+KERAS = FRAMEWORKS["keras"]
+
+
+def test_a_float_file_gives_what_the_model_gives(tmp_path):
+    result = nnc.export(KERAS.build("lenet"), tmp_path / "net.tflite", KERAS.inputs(images()), format="tflite")
+
+    assert (result.difference < 1e-5, (tmp_path / "net.tflite").stat().st_size) == (True, result.bytes)
+
+
+def test_an_int8_file_multiplies_bytes_throughout(tmp_path):
+    inputs = KERAS.inputs(images(8))
+
+    result = nnc.export(KERAS.build("lenet"), tmp_path / "net.tflite", inputs, format="tflite", data=[inputs], force=True)
+
+    assert [one.kernel for one in result.placed] == ["CONV_2D", "CONV_2D", "FULLY_CONNECTED", "FULLY_CONNECTED"]
+    assert {one.reason for one in result.placed} == {""}
+    assert result.bytes < 0.28 * result.float_bytes
+    assert result.difference < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": []}, "data: is empty"),
+        ({"data": [np.full((2, 28, 28, 1), np.nan, "float32")]}, r"data\[0\]: holds NaN"),
+        ({"grids": {Site("fc1", "weight"): Grid(1.0, 0)}}, "grids: LiteRT's converter finds its own"),
+    ],
+)
+def test_what_the_format_cannot_use_is_refused(options, said, tmp_path):
+    with pytest.raises(nnc.ConfigError, match=said):
+        nnc.export(KERAS.build("lenet"), tmp_path / "net.tflite", KERAS.inputs(images()), format="tflite", **options)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_torch_model_is_sent_to_onnx(tmp_path):
+    torch = FRAMEWORKS["torch"]
+
+    with pytest.raises(nnc.ConfigError, match="written from Keras models"):
+        nnc.export(torch.build("lenet"), tmp_path / "net.tflite", torch.inputs(images()), format="tflite")
