@@ -95,7 +95,8 @@ def _layers(draft: Draft, flow: Flow, owners: Mapping[int, str], grids: Grids, w
         layer = owners[id(node)]
         name, reason = _alone(draft, node, chosen[layer], weights[layer], levels.get(id(node)), dynamic and layer not in inputs)
         if reason:
-            reasons[layer] = reasons.get(layer) or flow.reasons.get(layer) or reason
+            missing = flow.reasons.get(layer) if layer in inputs else None
+            reasons[layer] = reasons.get(layer) or missing or reason
             _round(draft, node, levels.get(id(node)))
         else:
             stored[layer] = name
