@@ -92,6 +92,10 @@ class Layer(Protocol):
         """The effective bias, `(out,)`, or None."""
         ...
 
+    def seen(self, parameter: str) -> Any:
+        """Return a parameter as the model sees it now, masks and views applied, canonical. Of adapters that train."""
+        ...
+
     def canonical(self, parameter: str, array: Array) -> Array:
         """Return an array that has the framework's own layout of `parameter` (a native name) in the canonical shape."""
         ...

@@ -210,10 +210,11 @@ def plain(adapter: Adapter) -> Iterator[None]:
     seen = {Site(layer, key) for layer, held in masks.items() for key in held} | {site for site in views if site.is_parameter}
     effective = {site: to_numpy(_parameter(adapter, site)) for site in seen}
     numbers = ready.numbers()
-    ready.set_views({})
-    ready.set_masks({})
-    before = ready.write(effective)
+    before: dict[Site, Array] = {}
     try:
+        ready.set_views({})
+        ready.set_masks({})
+        before = ready.write(effective)
         yield
     finally:
         ready.write(before)
@@ -223,5 +224,5 @@ def plain(adapter: Adapter) -> Iterator[None]:
 
 
 def _parameter(adapter: Adapter, site: Site) -> Any:
-    layer = next(layer for layer in adapter.layers() if layer.name == site.layer)
-    return getattr(layer, site.tensor) if site.tensor in ("weight", "bias") else layer.effective(site.tensor)  # type: ignore[attr-defined]
+    layer: Any = next(layer for layer in adapter.layers() if layer.name == site.layer)
+    return layer.seen(site.tensor)

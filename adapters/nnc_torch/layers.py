@@ -193,6 +193,10 @@ class TorchLayer:
     def canonical(self, parameter: str, array: np.ndarray) -> np.ndarray:
         return canonical(self.module, parameter, np.asarray(array))
 
+    def seen(self, parameter: str) -> torch.Tensor:
+        """Return a parameter as the model sees it now, masks and views applied, in the canonical shape."""
+        return self._effective(parameter)
+
     @torch.no_grad()
     def _effective(self, parameter: str) -> torch.Tensor:
         name = private(self.module, parameter)
