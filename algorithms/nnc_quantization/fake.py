@@ -44,7 +44,7 @@ def lsq(x: Any, scale: Any, low: int, high: int, factor: float, axes: Sequence[i
         steps = x / scale
         clipped = ops.clip(steps, low, high)
         levels = ops.round(clipped)
-        inside = steps == clipped
+        inside = (steps > low) & (steps < high)
         return levels * scale, (levels - ops.where(inside, steps, ops.zeros_like(steps)), inside)
 
     def backward(gradient: Any, by_scale: Any, inside: Any) -> tuple[Any, ...]:
@@ -109,7 +109,8 @@ def pact_signed(x: Any, alpha: Any, bits: int, ops: Ops) -> Any:
 def dorefa(x: Any, bits: int, ops: Ops) -> Any:
     """Return a weight squashed into [-1, 1] and rounded to 2^bits levels; one bit is sign(x) times the mean of |x|."""
     if bits == 1:
-        return rounded(x, ops.sign(x) * ops.mean(ops.abs(x)), ops)
+        ones = ops.ones_like(x)
+        return rounded(x, ops.where(x >= 0, ones, -ones) * ops.mean(ops.abs(x)), ops)
     squashed = ops.tanh(x)
     unit = squashed / (2 * ops.max(ops.abs(squashed))) + 0.5
     steps = 2**bits - 1

@@ -134,8 +134,8 @@ class CalibratedQuantizer(Quantizer):
         if not site.is_parameter:
             return None
         layer = self.layers[site.layer]
-        native = next(own for own, name in layer.native.items() if name == site.tensor)
-        array = layer.canonical(native, stored[f"{site.layer}.{site.tensor}".lstrip(".")])
+        native = next((own for own, name in layer.native.items() if name == site.tensor), site.tensor)
+        array = layer.canonical(native, stored[f"{site.layer}.{native}".lstrip(".")])
         mask = self.adapter.masks().get(layer.name, {}).get(site.tensor)
         return array if mask is None else np.where(mask, array, np.float32(0))
 
