@@ -1,0 +1,64 @@
+"""`nnc bench` and `nnc export` from a shell's point of view."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import nnc
+from nnc.bench import Example, bench
+from nnc.cli import app
+from tests.frameworks import FRAMEWORKS, images
+
+NET = "tests/torch_networks.py:LeNet"
+
+
+@pytest.fixture(name="files", scope="module")
+def give_files(tmp_path_factory):
+    """Return the same network as a float file and as one whose linear layers are int8."""
+    folder = tmp_path_factory.mktemp("files")
+    torch = FRAMEWORKS["torch"]
+    model, inputs = torch.build("lenet"), torch.inputs(images())
+    nnc.export(model, folder / "float.onnx", inputs)
+    nnc.export(model, folder / "int8.onnx", inputs, dynamic=True, force=True)
+    return [str(folder / "float.onnx"), str(folder / "int8.onnx")]
+
+
+def test_variants_are_set_against_the_first_model(files):
+    done = CliRunner().invoke(app, ["bench", *files, "--example", "2,1,28,28", "--repeats", "3", "--json"])
+
+    found = json.loads(done.stdout)
+    first, second = found["models"]
+    assert (first["name"], first["speed"]) == (files[0], 1.0)
+    assert second["size"] < 0.4 * first["size"]
+    assert first["memory"] > first["size"]
+    assert "batch 2, median of 3 runs by turns after 20 to warm up" in found["conditions"]
+
+
+def test_data_tells_how_often_the_largest_score_is_right(files):
+    array = images(20)
+    scores = FRAMEWORKS["torch"].run(FRAMEWORKS["torch"].build("lenet"), array)
+    labels = scores.argmax(1)
+    labels[:5] = (labels[:5] + 1) % 10
+
+    found = bench(files[:1], data={"image": array, "labels": labels}, repeats=2, memory=False)
+
+    assert found.models[0].accuracy == 0.75
+
+
+def test_an_example_that_is_no_shape_is_refused():
+    with pytest.raises(nnc.ConfigError, match="'2,x' is no shape"):
+        Example.parse("2,x")
+
+
+def test_data_without_labels_is_refused(files):
+    with pytest.raises(nnc.ConfigError, match="needs the inputs and 'labels'"):
+        bench(files, data={"image": np.zeros((1, 1, 28, 28), "float32")})
+
+
+def test_export_writes_a_file_and_reports_it_as_json(tmp_path):
+    done = CliRunner().invoke(app, ["export", NET, str(tmp_path / "net.onnx"), "--example", "2,1,28,28", "--json"])
+
+    found = json.loads(done.stdout)
+    assert (found["format"], found["difference"] < 1e-5, (tmp_path / "net.onnx").is_file()) == ("onnx", True, True)
