@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nnc.report import report
     from nnc.rounds import ScheduledPruner
     from nnc.speedup import ModelSpeedup
+    from nnc.stages import run
     from nnc.storage import load, save
     from nnc.trainer import Trainer
 
@@ -52,6 +53,7 @@ _HOMES = {
     "load": "nnc.storage",
     "prunability": "nnc.prunability",
     "report": "nnc.report",
+    "run": "nnc.stages",
     "save": "nnc.storage",
     "schema": "nnc.catalog",
 }
@@ -82,6 +84,7 @@ __all__ = [
     "load",
     "prunability",
     "report",
+    "run",
     "save",
     "schema",
 ]

@@ -41,9 +41,10 @@ class ScheduledPruner:
     """Prunes in rounds: task from the schedule, pruner, optional speedup, optional training, metric.
 
     `schedule` is a schedule's name ("linear", "agp", "lottery_ticket", "simulated_annealing", "auto_compress", "amc"); `options` are its
-    own. `rounds` is how many there are. An entry's `algorithm`, by default "l1_norm", is the pruner. With `trainer` each round that the
-    schedule trains is trained; its `evaluate` gives the metric. With `speedup` what is masked leaves after each round. `folder` keeps the
-    rounds, and a second run on the same folder goes on where the first one ended; without it they are kept until the end only.
+    own. `rounds` is how many there are. An entry's `algorithm`, by default "l1_norm", is the pruner. With `trainer`, and unless `train` is
+    False, each round that the schedule trains is trained; its `evaluate` gives the metric. With `speedup` what is masked leaves after
+    each round. `folder` keeps the rounds, and a second run on the same folder goes on where the first one ended; without it they are
+    kept until the end only.
 
     Raises `ConfigError` before anything is touched: for an unknown schedule, one that needs a metric and has none, or a folder that holds
     another run.
@@ -58,6 +59,7 @@ class ScheduledPruner:
         schedule: str = "agp",
         rounds: int = 10,
         trainer: Trainer | None = None,
+        train: bool = True,
         speedup: bool = False,
         folder: str | PathLike[str] | None = None,
         seed: int = 0,
@@ -65,7 +67,7 @@ class ScheduledPruner:
     ) -> None:
         self.adapter = adapter_for(model)
         self.model = self.adapter.model
-        self.example_inputs, self.trainer, self.speedup, self.seed = example_inputs, trainer, speedup, seed
+        self.example_inputs, self.trainer, self.train, self.speedup, self.seed = example_inputs, trainer, train, speedup, seed
         self.specs = _parsed(config_list)
         self.pruner = _one_pruner(self.specs)
         self._units = self._find_units()
@@ -116,7 +118,7 @@ class ScheduledPruner:
         model = self._pruned(model, task, number)
         if task.rewind:
             self._rewind(folder, model)
-        if task.train and self.trainer is not None:
+        if task.train and self.train and self.trainer is not None:
             self.trainer.train(model, seed=self.seed * 1000 + number, label=f"round {number}")
         metric = None if self.trainer is None else self.trainer.evaluate(model)
         finished = Round(number, task, metric, self._parameters(adapter_for(model)), perf_counter() - began)

@@ -188,7 +188,9 @@ def _cut(source: Path, index: Mapping[str, Any], model: Any) -> Adapter:
     adapter = adapter_for(_instance(model))
     if adapter.framework != index["framework"]:
         raise StorageError(f"{source}: holds a model of {index['framework']!r}; the model given is of {adapter.framework!r}.")
-    for plan in _plans(source, index):
+    plans, made = _plans(source, index), adapter.plans()
+    # A model that is small already needs only what was cut after that.
+    for plan in plans[len(made) :] if plans[: len(made)] == made else plans:
         _require_fit(plan, adapter)
         adapter = adapter_for(adapter.shrink(plan, {}, {}))
         for reshape in plan.reshapes:

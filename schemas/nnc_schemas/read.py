@@ -11,6 +11,7 @@ from nnc_schemas.problems import SpecError, explain, short
 from nnc_schemas.prune import PruneSpec
 from nnc_schemas.recipe import Recipe
 from nnc_schemas.selector import Selector
+from nnc_schemas.stages import Stage
 
 #: The spec of an algorithm's entries, given its name (None: the entry names none) and the place that names it.
 SpecOf = Callable[[str | None, str], type[Selector]]
@@ -69,6 +70,38 @@ def parse_recipe(value: Any, place: str = "", spec_of: SpecOf = prunes) -> Recip
         raise SpecError(f"{prefix}config_list: is missing.")
     entries = parse_config_list(value["config_list"], f"{prefix}config_list", _by_default(spec_of, checked.algorithm))
     return checked.model_copy(update={"config_list": entries})
+
+
+def parse_stages(value: Any, place: str = "", spec_of: SpecOf = prunes) -> tuple[Stage, ...]:
+    """Return the stages of a recipe, `{"stages": [...]}` or the list itself. Raises `SpecError` with the place of each problem."""
+    prefix = f"{place}: " if place else ""
+    given = value.get("stages") if isinstance(value, Mapping) else value
+    if isinstance(given, str) or not isinstance(given, Sequence) or not given:
+        raise SpecError(f"{prefix}stages: {short(given)} is no list of stages, each a dict with a name.")
+    stages = tuple(_stage(one, f"{prefix}stages[{index}]", spec_of) for index, one in enumerate(given))
+    names = [stage.name for stage in stages]
+    for index, stage in enumerate(stages):
+        if names.index(stage.name) != index:
+            raise SpecError(f"{prefix}stages[{index}].name: {stage.name!r} is the name of stages[{names.index(stage.name)}] already.")
+        if stage.teacher is not None and stage.teacher not in names[:index]:
+            earlier = ", ".join(names[:index]) or "none"
+            raise SpecError(f"{prefix}stages[{index}].teacher: {stage.teacher!r} is no stage before this one; there is {earlier}.")
+    return stages
+
+
+def _stage(value: Any, place: str, spec_of: SpecOf) -> Stage:
+    if isinstance(value, Stage):
+        return value
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{place}: {short(value)} is not a dict.")
+    entries: tuple[Selector, ...] = ()
+    if value.get("config_list"):
+        default = value.get("algorithm")
+        entries = parse_config_list(value["config_list"], f"{place}.config_list", _by_default(spec_of, default))
+    try:
+        return Stage(**{**{str(key): item for key, item in value.items()}, "config_list": entries})
+    except ValidationError as error:
+        raise explain(error, place, Stage) from None
 
 
 def _by_default(spec_of: SpecOf, default: str | None) -> SpecOf:

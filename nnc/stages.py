@@ -1,0 +1,187 @@
+"""Run a recipe of stages, each on disk: what was killed goes on with the stage that it was in.
+
+result = nnc.run(model, "bert.yaml", trainer=trainer, example_inputs=inputs, folder="runs/bert")
+
+runs/bert/stages.json          the recipe, and what each finished stage came to
+runs/bert/attention            the model after the stage "attention", as nnc.save writes it
+runs/bert/ffn.rounds           the rounds of a stage with a schedule (rounds.py)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from nnc.adapter import Adapter
+from nnc.compress import compress, untouched
+from nnc.errors import ConfigError, StorageError
+from nnc.heads import removed_heads
+from nnc.instruments import detach
+from nnc.recipe import read_file, spec_of
+from nnc.registry import adapter_for
+from nnc.rounds import ScheduledPruner
+from nnc.storage import load, save
+from nnc_schemas import SpecError, Stage, parse_stages
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from nnc.trainer import Trainer
+
+_INDEX = "stages.json"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a stage came to: the metric (None without `evaluate`), the parameters that are left, seconds, and a line for each layer that
+    lost heads."""
+
+    name: str
+    metric: float | None
+    parameters: int
+    seconds: float
+    heads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The model after the last stage, and what each stage came to."""
+
+    model: Any
+    stages: tuple[Finished, ...]
+
+    def __rich__(self) -> RenderableType:
+        from nnc.tables import table
+
+        rows = [
+            (one.name, f"{one.parameters:,}", "" if one.metric is None else f"{one.metric:.4f}", f"{one.seconds:.0f}")
+            for one in self.stages
+        ]
+        return table(None, ("stage", "parameters", "metric", "seconds"), rows)
+
+
+def run(
+    model: Any,
+    recipe: Any,
+    *,
+    trainer: Trainer,
+    example_inputs: Any,
+    folder: str | PathLike[str],
+    say: Any = print,
+) -> RunResult:
+    """Take a model through the stages of a recipe, a path or a list, and return the last stage's model.
+
+    A second run on the same folder goes on after the last stage that was finished, or the last round of a stage with a schedule. `say`
+    is called with each line of progress. Raises `ConfigError` for a recipe that is wrong, or a folder of another recipe.
+    """
+    stages = _read(recipe)
+    where = Path(folder)
+    adapter = adapter_for(model)
+    described = [json.loads(stage.model_dump_json(exclude_none=True)) for stage in stages]
+    finished = _resume(where, described)
+    start = adapter.model
+    for done in finished:
+        say(_line(done))
+    model = load(where / finished[-1].name, model=untouched(adapter)) if finished else start
+    for stage in stages[len(finished) :]:
+        began = perf_counter()
+        before = adapter_for(model).plans()
+        model = _stage(stage, model, start, trainer, example_inputs, where)
+        heads = tuple(line for plan in adapter_for(model).plans()[len(before) :] for line in removed_heads(plan))
+        metric = trainer.evaluate(model)
+        save(model, where / stage.name)
+        done = Finished(stage.name, metric, _parameters(adapter_for(model)), perf_counter() - began, heads)
+        finished.append(done)
+        _write(where / _INDEX, {"recipe": described, "finished": [asdict(one) for one in finished]})
+        for line in (*heads, _line(done)):
+            say(line)
+    return RunResult(model, tuple(finished))
+
+
+def _stage(stage: Stage, model: Any, start: Any, trainer: Trainer, example_inputs: Any, where: Path) -> Any:
+    """Do one stage and return its model, without views or objectives."""
+    lasting = copy(trainer)
+    if stage.train is not None:
+        lasting.steps, lasting.epochs = stage.train.steps, stage.train.epochs or 1
+    if stage.schedule is not None:
+        return _in_rounds(stage, model, lasting, example_inputs, where)
+    if not stage.config_list:
+        lasting.train(model, label=stage.name)
+        return model
+    teacher = None
+    if stage.teacher is not None:
+        teacher = load(where / stage.teacher, model=untouched(adapter_for(start)))
+    compressed = compress(model, list(stage.config_list), example_inputs, trainer=lasting, teacher=teacher)
+    if stage.train is not None:
+        lasting.train(model, label=stage.name)
+    compressed.finish()
+    return compressed.speedup() if stage.speedup else model
+
+
+def _in_rounds(stage: Stage, model: Any, trainer: Trainer, example_inputs: Any, where: Path) -> Any:
+    assert stage.schedule is not None
+    pruner = ScheduledPruner(
+        model,
+        list(stage.config_list),
+        example_inputs,
+        schedule=stage.schedule.name,
+        rounds=stage.schedule.rounds,
+        trainer=trainer,
+        train=stage.train is not None,
+        speedup=stage.speedup,
+        folder=where / f"{stage.name}.rounds",
+        **stage.schedule.options,
+    )
+    small, _ = pruner.compress()
+    if stage.speedup:
+        detach(adapter_for(small))
+    return small
+
+
+def _read(recipe: Any) -> tuple[Stage, ...]:
+    try:
+        if isinstance(recipe, (str, PathLike)):
+            return parse_stages(read_file(Path(recipe)), str(recipe), spec_of)
+        return parse_stages(recipe, spec_of=spec_of)
+    except SpecError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _resume(where: Path, described: list[Any]) -> list[Finished]:
+    """Return the stages that are finished in a folder. Raises `ConfigError` where it holds another recipe."""
+    index = where / _INDEX
+    if not index.is_file():
+        where.mkdir(parents=True, exist_ok=True)
+        return []
+    try:
+        known = json.loads(index.read_text("utf-8"))
+        finished = [Finished(**{**one, "heads": tuple(one["heads"])}) for one in known["finished"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{index}: the run cannot be read: {error!r}.") from None
+    done = len(finished)
+    if known["recipe"][:done] != described[:done]:
+        other = next(number for number in range(done) if known["recipe"][number] != (described + [None] * done)[number])
+        raise ConfigError(f"folder: {where} holds a run whose stages[{other}] is another one; choose another folder, or the first recipe.")
+    return finished
+
+
+def _parameters(adapter: Adapter) -> int:
+    return sum(int(array.size) for array in adapter.tensors().values())
+
+
+def _line(done: Finished) -> str:
+    metric = "" if done.metric is None else f", metric {done.metric:.4f}"
+    return f"{done.name}: {done.parameters:,} parameters{metric}, {done.seconds:.0f} s"
+
+
+def _write(path: Path, data: Mapping[str, Any]) -> None:
+    scratch = path.with_suffix(".part")
+    scratch.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    os.replace(scratch, path)
