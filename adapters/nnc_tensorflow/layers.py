@@ -22,7 +22,7 @@ from nnc_tensorflow import ops
 from nnc_tensorflow.attention import heads, is_attention
 from nnc_tensorflow.kinds import PRUNABLE, op_types
 from nnc_tensorflow.layouts import Layout, layout_of
-from nnc_tensorflow.names import MASKS, VIEWS, is_graph, named_layers, own_variables
+from nnc_tensorflow.names import MASKS, is_graph, named_layers, own_variables
 
 _CANONICAL = {
     "kernel": "weight",
@@ -101,13 +101,11 @@ class KerasLayer:
         return self.effective("bias") if "bias" in self.slots else None
 
     def effective(self, parameter: str) -> Any:
-        """Return a parameter as it is seen through its mask and its views, a tensor in the canonical shape."""
+        """Return a parameter with its mask applied, a tensor in the canonical shape."""
         slot = self.slots[parameter]
         value = tf.convert_to_tensor(slot.variable.value)
         mask = self.layer.__dict__.get(MASKS, {}).get(slot.attribute)
-        masked = value if mask is None else value * tf.cast(mask.value, value.dtype)
-        views = self.layer.__dict__.get(VIEWS, {}).get(slot.attribute)
-        return slot.layout.canonical(masked if views is None else views(masked))
+        return slot.layout.canonical(value if mask is None else value * tf.cast(mask.value, value.dtype))
 
     def seen(self, parameter: str) -> Any:
         """Return a parameter as the model sees it now, masks and views applied, in the canonical shape."""
