@@ -116,7 +116,7 @@ def _rename(graph: Any, layers: Sequence[KerasLayer]) -> None:
     names = _same(arrays, layers)
     rest = {name: array for name, array in arrays.items() if name not in names}
     left = [layer for layer in layers if layer.name not in set(names.values())]
-    names |= _scaled(rest, left, graph)
+    names |= _scaled(rest, left)
     new = {name: f"{layer}.weight" for name, layer in names.items()}
     for tensor in graph.initializer:
         tensor.name = new.get(tensor.name, tensor.name)
@@ -130,7 +130,7 @@ def _same(arrays: dict[str, Array], layers: Sequence[KerasLayer]) -> dict[str, s
     """Return the layer of each array that holds just the numbers of its weight, laid out in one of ONNX's ways."""
     known: dict[str, str] = {}
     for layer in layers:
-        if "weight" in layer.slots and layer.slots["weight"].layout is not None and np.size(layer.numbers("weight")) > 1:
+        if "weight" in layer.slots and np.prod(layer.slots["weight"].shape) > 1:
             known.setdefault(_digest(layer.numbers("weight")), layer.name)
     found: dict[str, str] = {}
     for name, array in arrays.items():
@@ -146,13 +146,14 @@ def _layouts(array: Array) -> Iterator[Array]:
     yield array.swapaxes(0, 1)
 
 
-def _scaled(arrays: dict[str, Array], layers: Sequence[KerasLayer], graph: Any) -> dict[str, str]:
+def _scaled(arrays: dict[str, Array], layers: Sequence[KerasLayer]) -> dict[str, str]:
     """Return the layer of each array that is its kernel with another scale for each output channel."""
     found: dict[str, str] = {}
+    kernels = [layer for layer in layers if "weight" in layer.slots]
     for name, array in arrays.items():
-        for layer in layers:
-            weight = layer.numbers("weight") if "weight" in layer.slots else None
-            if weight is not None and layer.name not in found.values() and weight.shape == array.shape and _proportional(weight, array):
+        for layer in kernels:
+            fits = layer.name not in found.values() and layer.slots["weight"].shape == array.shape
+            if fits and _proportional(layer.numbers("weight"), array):
                 found[name] = layer.name
                 break
     return found
