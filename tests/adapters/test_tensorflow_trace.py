@@ -34,7 +34,7 @@ def _pad(node, shape, x):
 
 
 def _reduce(node, shape, x):
-    function = {"sum": np.sum, "mean": np.mean, "other": np.max}[node.attrs["function"]]
+    function = {"sum": np.sum, "mean": np.mean, "extreme": np.max}[node.attrs["function"]]
     return function(x, axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"])
 
 
