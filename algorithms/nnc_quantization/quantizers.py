@@ -30,15 +30,30 @@ from nnc.errors import ConfigError, nearest
 from nnc.graph.ir import Array
 from nnc.grid import Grids
 from nnc.instruments import trainable
+from nnc.masks import unmasked
 from nnc.objective import Objective, Seen
 from nnc.select import resolve
 from nnc.trainer import inputs_and_targets
 from nnc.views import Learning, Site
 from nnc_quantization.calibration import Ranges, measure, read_ranges, write_ranges
+from nnc_quantization.improve import Improvement
 from nnc_quantization.observers import OBSERVERS, Observer
 from nnc_quantization.sharing import shared_inputs
-from nnc_quantization.views import INPUTS, WEIGHTS, Binary, Clipped, LearnedGrid, LearnedScale, Quantised, Range, ScaleOfMax, Squashed, Unit
-from nnc_schemas.quantize import QuantSpec
+from nnc_quantization.views import (
+    INPUTS,
+    WEIGHTS,
+    Binary,
+    Clipped,
+    FixedScale,
+    LearnedGrid,
+    LearnedScale,
+    Quantised,
+    Range,
+    ScaleOfMax,
+    Squashed,
+    Unit,
+)
+from nnc_schemas.quantize import PTQSpec, QuantSpec
 
 _VIEW = Quantised.name
 
@@ -199,9 +214,34 @@ class PTQQuantizer(CalibratedQuantizer):
     """
 
     name = "ptq"
+    spec = PTQSpec
     observer = "minmax"
 
+    def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, **options: Any) -> None:
+        super().__init__(model, config_list, example_inputs, **options)
+        self._scales: dict[str, Array] = {}
+        self._corrects = True
+
+    def rewrites(self) -> Mapping[Site, Array]:
+        entries = {name: entry for name in self.layers if isinstance(entry := self._entry(name), PTQSpec) and entry.improves}
+        if not entries:
+            return {}
+        with unmasked(self.adapter):
+            graph = self.adapter.structure(next(iter(self._batches())) if self.example_inputs is None else self.example_inputs)
+        better = Improvement(trainable(self.adapter, self.name), self.layers, entries, graph)
+        better.run(self._batches(), {name: self._bits(name, "weight") for name in entries}, self._corrects)
+        self._scales, self._made = better.scales, None
+        return better.weights
+
+    def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
+        new = super().moved(model, example_inputs, grids)
+        assert isinstance(new, PTQQuantizer)
+        new._corrects = False  # the small model's biases are corrected already
+        return new
+
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
+        if layer.name in self._scales:
+            return FixedScale(bits, self._scales[layer.name])
         block = entry.group_size or 32 if entry.scheme("weight") == "per_group_symmetric" else 0
         return ScaleOfMax(bits, entry.scheme("weight") == "per_channel_symmetric", self._shrink(layer, bits, entry), block)
 

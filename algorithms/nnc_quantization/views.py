@@ -1,7 +1,7 @@
 """Views that show a tensor on a grid, and tell the grid when training is over.
 
 weights        ScaleOfMax   the scale is the largest |w| of now, for each output channel
-               LearnedScale, Squashed, Binary
+               FixedScale, LearnedScale, Squashed, Binary
 activations    Range        a range that follows the batches in training
                LearnedScale, LearnedGrid, Clipped
 """
@@ -76,6 +76,21 @@ class ScaleOfMax(Quantised):
         shrink = np.asarray(self.shrink, np.float32).reshape(-1 if np.ndim(self.shrink) else ())
         scale = np.maximum(found.scale * shrink, SMALLEST)
         return Grid(scale, found.zero_point, self.bits, True, True, found.axis)
+
+
+class FixedScale(Quantised):
+    """A weight on a narrow symmetric grid whose scale, `(out,)` or (), was decided before: it has been rounded already."""
+
+    def __init__(self, bits: int, scale: Array) -> None:
+        self.bits, self.scale = bits, np.asarray(scale, np.float32)
+        self.highest = 2 ** (bits - 1) - 1
+
+    def __call__(self, x: Any, state: State, ops: Ops, training: bool) -> Any:
+        scale = ops.asarray(self.scale.reshape(-1, *(1,) * (len(x.shape) - 1)) if self.scale.ndim else self.scale)
+        return fake.ste(x, scale, ops.zeros_like(scale), -self.highest, self.highest, ops)
+
+    def grid(self, weight: Array | None, numbers: Mapping[str, Array]) -> Grid:
+        return Grid(self.scale, np.zeros_like(self.scale), self.bits, True, True, 0 if self.scale.ndim else None)
 
 
 class Range(Quantised):

@@ -149,6 +149,24 @@ class QuantSpec(Selector):
         return self
 
 
+class PTQSpec(QuantSpec):
+    """One entry of post-training quantisation, with what it may do to weights before it rounds them."""
+
+    rounding: Literal["nearest", "gptq", "adaround"] = Field(
+        "nearest", description="How weights are rounded; gptq and adaround look at the inputs of linear layers."
+    )
+    bias_correction: bool = Field(False, description="Correct biases by what rounding takes from the mean output.")
+    equalise: bool = Field(False, description="Give layers that follow one another through a ReLU one range in each channel.")
+    smooth: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="SmoothQuant's alpha: how much of inputs' outliers moves through a LayerNorm into the weights behind; 0.5."
+    )
+
+    @property
+    def improves(self) -> bool:
+        """Whether anything is done to weights but to round them."""
+        return self.rounding != "nearest" or self.bias_correction or self.equalise or self.smooth is not None
+
+
 def _in_name(part: str, layer: str) -> bool:
     """A number is a layer's place among others, a word of its path; anything else a part of its name."""
     return part in re.split(r"[._/]", layer) if part.isdigit() else part in layer
