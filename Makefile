@@ -12,8 +12,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 demo: $(ENVIRONMENT)
 	$(BIN)/nnc demo
 
+# One process for each core; each runs single-threaded kernels.
 test: $(ENVIRONMENT)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-slow: $(ENVIRONMENT)
 	$(BIN)/python -m pytest -q -m slow
