@@ -93,14 +93,10 @@ class Keras:
         from keras import layers
 
         keras.utils.set_random_seed(0)
-        convolutions = [
-            layers.Conv2D(8, 5, activation="relu"),
-            layers.MaxPool2D(),
-            layers.Conv2D(16, 5, activation="relu"),
-            layers.MaxPool2D(),
-        ]
+        first = [keras.Input((28, 28, 1)), layers.Conv2D(8, 5, activation="relu"), layers.MaxPool2D()]
+        second = [layers.Conv2D(16, 5, activation="relu"), layers.MaxPool2D()]
         dense = [layers.Flatten(), layers.Dense(64, activation="relu"), layers.Dense(10)]
-        return keras.Sequential([keras.Input((28, 28, 1)), *convolutions, *dense])
+        return keras.Sequential([*first, *second, *dense])
 
     def trainer(self, rate: float, epochs: int) -> nnc.Trainer:
         import keras

@@ -30,20 +30,16 @@ def equalisable(graph: Graph, layers: Collection[str]) -> list[Pair]:
     return [Pair(name, (reader,)) for name, node in _products(graph, layers).items() for reader in _behind(graph, node, layers)]
 
 
-def smoothable(graph: Graph, layers: Collection[str]) -> list[Pair]:
-    """Return the LayerNorms whose output only linear layers read."""
-    products = {id(node): name for name, node in _products(graph, layers).items() if node.kind == "linear"}
+def smoothable(graph: Graph, layers: Collection[str], norms: Collection[str]) -> list[Pair]:
+    """Return the LayerNorms, of those named, whose output only linear layers read. One may be recorded as many operations."""
+    linear = {id(node): name for name, node in _products(graph, layers).items() if node.kind == "linear"}
+    last = {node.layer: node.outputs[0] for node in graph.nodes if node.layer in norms}
     found = []
-    for node in graph.nodes:
-        weight = node.inputs[1] if node.kind == "layer_norm" and len(node.inputs) > 1 else None
-        readers = list(_readers(graph, node.outputs[0]))
-        if (
-            weight is not None
-            and weight.name
-            and readers
-            and all(id(one) in products and one.inputs[0] is node.outputs[0] for one in readers)
-        ):
-            found.append(Pair(weight.name.rpartition(".")[0], tuple(products[id(one)] for one in readers)))
+    for norm, tensor in last.items():
+        readers = [id(node) for node in _readers(graph, tensor)]
+        first = all(linear.get(id(node)) is None or node.inputs[0] is tensor for node in _readers(graph, tensor))
+        if readers and first and all(reader in linear for reader in readers):
+            found.append(Pair(norm, tuple(linear[reader] for reader in readers)))
     return found
 
 

@@ -6,7 +6,7 @@ Ranges can be written to a file and read again, so that a long calibration is ma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def measure(adapter: TrainableAdapter, batches: Iterable[Any], observers: Mappin
     """Run the batches and return what the observers saw. Raises `ConfigError` for data that is empty or not finite."""
     count = 0
     for count, batch in enumerate(batches, 1):
-        _, seen = adapter.forward(batch, tuple(observers))
+        seen = passed(adapter, batch, tuple(observers), count)
         for site, observer in observers.items():
             try:
                 observer.observe(to_numpy(seen[site]))
@@ -34,6 +34,16 @@ def measure(adapter: TrainableAdapter, batches: Iterable[Any], observers: Mappin
     if not count:
         raise ConfigError("calibration data: has no batches; pass trainer=nnc.Trainer(data=...), or example_inputs=.")
     return {site: observer.range() for site, observer in observers.items()}
+
+
+def passed(adapter: TrainableAdapter, batch: Any, sites: Sequence[Site], number: int) -> dict[Site, Any]:
+    """Return what passes the sites on one batch. Raises `ConfigError` where the model does not run on it."""
+    try:
+        return adapter.forward(batch, sites)[1]
+    except ConfigError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ConfigError(f"calibration data: the model does not run on batch {number}: {error}") from error
 
 
 def write_ranges(ranges: Ranges, path: str | PathLike[str]) -> None:

@@ -107,13 +107,16 @@ def pact_signed(x: Any, alpha: Any, bits: int, ops: Ops) -> Any:
 
 
 def dorefa(x: Any, bits: int, ops: Ops) -> Any:
-    """Return a weight squashed into [-1, 1] and rounded to 2^bits levels; one bit is sign(x) times the mean of |x|."""
+    """Return a weight squashed into [-1, 1] and rounded to 2^bits levels; one bit is sign(x) times the mean of |x|.
+
+    Eight bits have 255 levels, i / 127, which int8 holds: the paper's 256 are odd multiples of 1 / 255 and would need a ninth bit.
+    """
     if bits == 1:
         ones = ops.ones_like(x)
         return rounded(x, ops.where(x >= 0, ones, -ones) * ops.mean(ops.abs(x)), ops)
     squashed = ops.tanh(x)
     unit = squashed / (2 * ops.max(ops.abs(squashed))) + 0.5
-    steps = 2**bits - 1
+    steps = 2**bits - 1 if bits < 8 else 254
     return 2 * rounded(unit, ops.round(unit * steps) / steps, ops) - 1
 
 

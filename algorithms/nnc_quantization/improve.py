@@ -22,6 +22,7 @@ from nnc.graph.ir import Array, Graph, Node
 from nnc.grid import Grid
 from nnc.views import Site
 from nnc_quantization import balance
+from nnc_quantization.calibration import passed
 from nnc_quantization.rounding import adaround, gptq
 from nnc_schemas.quantize import PTQSpec
 
@@ -93,10 +94,14 @@ class Improvement:
             rounds = entry.rounding != "nearest"
             if name in self.nodes and (rounds or entry.smooth is not None or (corrects and entry.bias_correction)):
                 seen[name] = Statistics(products=0.0 if rounds else None)
-        for batch in batches if seen else ():
-            _, passed = self.adapter.forward(batch, [Site(name, "input") for name in seen])
+        sites = [Site(name, "input") for name in seen]
+        number = 0
+        for number, batch in enumerate(batches if seen else (), 1):
+            found = passed(self.adapter, batch, sites, number)
             for name, statistics in seen.items():
-                statistics.see(_rows(to_numpy(passed[Site(name, "input")]), self.nodes[name]))
+                statistics.see(_rows(to_numpy(found[Site(name, "input")]), self.nodes[name]))
+        if seen and not number:
+            raise ConfigError("calibration data: has no batches; pass trainer=nnc.Trainer(data=...), or example_inputs=.")
         return seen
 
     def _equalise(self, seen: Mapping[str, Statistics]) -> None:
@@ -109,7 +114,8 @@ class Improvement:
 
     def _smooth(self, seen: Mapping[str, Statistics]) -> None:
         chosen = {name for name, entry in self.entries.items() if entry.smooth is not None}
-        pairs = balance.smoothable(self.graph, chosen)
+        norms = [name for name, layer in self.every.items() if "LayerNorm" in layer.op_types and "weight" in layer.parameters]
+        pairs = balance.smoothable(self.graph, chosen, norms)
         self._found(pairs, chosen, "smooth", "a LayerNorm that only its linear layers read")
         for pair in pairs:
             alpha = self.entries[pair.readers[0]].smooth

@@ -221,10 +221,7 @@ class Squashed(Quantised):
         return fake.dorefa(x, self.bits, ops)
 
     def grid(self, weight: Array | None, numbers: Mapping[str, Array]) -> Grid:
-        """The levels (2i - n) / n, n = 2^bits - 1, are odd multiples of 1 / n: a symmetric grid of one bit more.
-
-        Eight bits would need nine: there the file holds the nearest of 255 levels.
-        """
+        """The levels (2i - n) / n, n = 2^bits - 1, are odd multiples of 1 / n: a symmetric grid of one bit more, but for eight bits."""
         if self.bits == 1:
             assert weight is not None
             return Grid(np.asarray(max(np.abs(weight).mean(), SMALLEST), np.float32), np.asarray(0, np.int32), 2, True, True)

@@ -35,7 +35,14 @@ class Torch:
             ("relu2", nn.ReLU()),
         ]
         model = nn.Sequential()
-        for name, layer in [*first, ("flat", nn.Flatten()), ("f1", nn.Linear(128, 16)), ("relu3", nn.ReLU()), ("f2", nn.Linear(16, 4))]:
+        for name, layer in [
+            *first,
+            ("relu2", nn.ReLU()),
+            ("flat", nn.Flatten()),
+            ("f1", nn.Linear(128, 16)),
+            ("relu3", nn.ReLU()),
+            ("f2", nn.Linear(16, 4)),
+        ]:
             model.add_module(name, layer)
         return model
 

@@ -1,0 +1,156 @@
+"""The seven quantizers from config to file, on both frameworks, and one clear message for each wrong input."""
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.errors import ConfigError
+from nnc.registry import adapter_for
+from tests.algorithms.quantization_networks import NETWORKS
+
+NAMES = ["ptq", "qat_ste", "qat_lsq", "qat_lsq_plus", "qat_pact", "qat_dorefa", "qat_bnn"]
+TRAINED = {"qat_lsq": "ratio", "qat_lsq_plus": "shift", "qat_pact": "ratio"}
+
+
+@pytest.fixture(params=sorted(NETWORKS))
+def network(request):
+    return NETWORKS[request.param]
+
+
+def batches(network, size=16):
+    images, labels = network.images(), network.labels()
+    return [(images[start : start + size], labels[start : start + size]) for start in range(0, len(labels), size)]
+
+
+def compressed(network, entry, **options):
+    trainer = network.trainer(batches(network))
+    return nnc.compress(network.small(), [entry], example_inputs=network.images(4), trainer=trainer, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_quantised_model_trains_and_its_file_computes_the_same(network, name, tmp_path):
+    c = compressed(network, {"algorithm": name})
+    if name != "ptq":
+        losses = c.train(epochs=2).losses
+        assert np.isfinite(losses).all()
+
+    result = c.export(tmp_path / "model.onnx", force=True)
+
+    assert {"c1", "c2", "f1", "f2"} <= {placed.layer for placed in result.placed if placed.kernel != "float"}
+    assert result.difference < 0.02
+
+
+@pytest.mark.parametrize("name", sorted(TRAINED))
+def test_what_is_to_learn_moves_in_training(network, name):
+    c = compressed(network, {"algorithm": name})
+    first = adapter_for(c.model).numbers()
+    c.train(epochs=1)
+    last = adapter_for(c.model).numbers()
+
+    key = TRAINED[name]
+    assert any(not np.array_equal(first[site][key], last[site][key]) for site in first if key in first[site])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unwrap_gives_the_users_model_back(network, name):
+    model = network.small()
+    truth = network.run(model, network.images(4))
+    c = nnc.compress(model, [{"algorithm": name}], example_inputs=network.images(4))
+    assert not np.array_equal(network.run(model, network.images(4)), truth)
+
+    assert np.array_equal(network.run(c.unwrap(), network.images(4)), truth)
+
+
+def test_a_range_follows_the_batches_of_training_and_no_others(network):
+    """Ten percent of what is new after ten steps of one percent: 1 - 0.99^10."""
+    c = nnc.compress(network.small(), [{"algorithm": "qat_ste", "op_names": ["c1"]}], example_inputs=network.images(4) * 0)
+    network.run(c.model, network.images())
+    before = adapter_for(c.model).numbers()["c1.input", "quantise"]["high"]
+    c.trainer = network.trainer([(network.images(), network.labels())])
+    c.train(steps=10)
+
+    after = adapter_for(c.model).numbers()["c1.input", "quantise"]["high"]
+    largest = float(np.max(np.asarray(network.images())))
+    assert before == 0
+    assert float(after) == pytest.approx((1 - 0.99**10) * largest, rel=1e-4)
+
+
+def test_a_calibration_is_read_from_the_file_that_it_was_written_to(network, tmp_path):
+    from nnc_quantization import PTQQuantizer
+
+    model = network.small()
+    first = PTQQuantizer(model, [{}], network.images(4))
+    first.calibrate()
+    first.save_calibration(tmp_path / "ranges.json")
+    second = PTQQuantizer(model, [{}])
+    second.load_calibration(tmp_path / "ranges.json")
+
+    assert second.ranges == first.ranges
+    assert len(second.ranges) == 4
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_calibration_data_that_is_not_finite_is_named_with_its_batch(network, bad):
+    images = np.array(network.images())
+    images[20] = bad
+    data = [(network.tensor(images[:16]), network.labels(16)), (network.tensor(images[16:32]), network.labels(16))]
+
+    with pytest.raises(ConfigError, match=r"c1\.input: calibration data: 64 of 1024 numbers are NaN or infinite\. It is batch 2"):
+        nnc.compress(network.small(), [{"algorithm": "ptq"}], example_inputs=network.images(4), trainer=network.trainer(data))
+
+
+def test_calibration_data_of_another_shape_is_refused_and_the_model_is_untouched(network):
+    model = network.small()
+    truth = network.run(model, network.images(4))
+    data = [(network.tensor(np.zeros((4, 3, 3, 3))), network.labels(4))]
+
+    with pytest.raises(ConfigError, match="channel|batch 1|shape"):
+        nnc.compress(model, [{"algorithm": "ptq"}], example_inputs=network.images(4), trainer=network.trainer(data))
+    assert np.array_equal(network.run(model, network.images(4)), truth)
+
+
+def test_an_empty_calibration_set_says_what_to_pass(network):
+    with pytest.raises(ConfigError, match=r"calibration data: has no batches; pass trainer="):
+        nnc.compress(network.small(), [{"algorithm": "ptq"}], example_inputs=network.images(4), trainer=network.trainer([]))
+
+
+def test_without_any_data_the_remedy_is_named(network):
+    with pytest.raises(ConfigError, match=r"ranges are measured on data; pass trainer=nnc.Trainer\(data=...\), or example_inputs="):
+        nnc.compress(network.small(), [{"algorithm": "ptq"}])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "qat_bnn"])
+def test_channels_that_are_zero_everywhere_stay_zero(network, name, tmp_path):
+    weight = np.ones((4, 6), np.float32)
+    weight[2] = 0
+    model, x = network.dense([weight]), network.tensor(np.linspace(0, 1, 12).reshape(2, 6))
+    c = nnc.compress(model, [{"algorithm": name}], example_inputs=x)
+
+    found = network.run(c.model, x)
+
+    assert np.isfinite(found).all()
+    assert found[:, 2] == pytest.approx([0.1, 0.1], abs=1e-3 if name != "qat_dorefa" else 0.02)
+    assert c.export(tmp_path / "model.onnx", force=True).difference < 0.01
+
+
+@pytest.mark.parametrize("bits", [0, 9, 1.5, "4"])
+def test_bits_that_no_grid_has_are_refused(network, bits):
+    with pytest.raises(ConfigError, match=r"config_list\[0\]\.quant_bits: .*is outside 2 to 8"):
+        nnc.compress(network.small(), [{"algorithm": "ptq", "quant_bits": bits}], example_inputs=network.images(4))
+
+
+def test_one_bit_is_for_binary_weights_only(network):
+    with pytest.raises(ConfigError, match=r"quant_bits: 1 bits are outside 2 to 8 for 'ptq'"):
+        nnc.compress(network.small(), [{"algorithm": "ptq", "quant_bits": 1}], example_inputs=network.images(4))
+
+
+def test_an_entry_that_matches_no_layer_names_the_nearest(network):
+    with pytest.raises(ConfigError, match=r"config_list\[0\]\.op_names: 'c3' matches no layer; nearest: 'c"):
+        nnc.compress(network.small(), [{"algorithm": "ptq", "op_names": ["c3"]}], example_inputs=network.images(4))
+
+
+def test_grids_before_calibration_are_refused(network):
+    from nnc_quantization import PTQQuantizer
+
+    with pytest.raises(ConfigError, match="export before calibration"):
+        PTQQuantizer(network.small(), [{}], network.images(4)).grids()
