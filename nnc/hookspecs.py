@@ -44,8 +44,12 @@ def nnc_register_demos(register: Callable[..., None]) -> None:
 
 
 @hookspec
-def nnc_register_examples(register: Callable[[str, Callable[[], Any]], None]) -> None:
-    """Call `register(framework, build)`; `build() -> (model, example_inputs)` gives the small network of `nnc.testing`'s contracts."""
+def nnc_register_examples(register: Callable[..., None]) -> None:
+    """Call `register(framework, build, trainer=None)` for the contracts of `nnc.testing`.
+
+    `build() -> (model, example_inputs)` gives a small network; `trainer() -> nnc.Trainer` trains it in a few steps, for algorithms that
+    need a trainer.
+    """
 
 
 @hookspec

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -81,7 +80,7 @@ class GradientPruner(MeasuringPruner):
         adapter = trainable(self.adapter, self.name)
         sites = {name: Site(name, "weight") for name in self.layers}
         for number, batch in enumerate(self.batches(), 1):
-            loss, gradients = adapter.gradients(partial(self.source.batch_loss, batch=batch), tuple(sites.values()))
+            loss, gradients = adapter.gradients(lambda _, batch=batch: adapter.batch_loss(self.source.loss, batch), tuple(sites.values()))
             if loss != loss:
                 raise TrainingError(f"Trainer.loss: is NaN on batch {number}, on which {self.name!r} measures.")
             for name, layer in self.layers.items():

@@ -81,6 +81,7 @@ class Registry:
     operations: dict[str, Operation]
     formats: dict[str, Callable[[], Any]]
     schedules: dict[str, type[Schedule]]
+    trainers: dict[str, Callable[[], Any]]
 
 
 def adapter_for(model: Any) -> Adapter:
@@ -134,17 +135,19 @@ def collect(manager: pluggy.PluginManager) -> Registry:
     # A Keras model on the torch backend is a torch Module too, so torch is asked last.
     frameworks = sorted(_answers(manager, "nnc_register_adapters", _framework), key=lambda found: found.extra == "torch")
     algorithms = sorted(_answers(manager, "nnc_register_algorithms", _algorithm), key=lambda found: found.name)
+    examples = _answers(manager, "nnc_register_examples", lambda plugin, framework, build, trainer=None: (framework, build, trainer))
     _refuse_doubles("framework", [(found.name, found.plugin) for found in frameworks])
     _refuse_doubles("algorithm", [(found.name, found.plugin) for found in algorithms])
     return Registry(
         tuple(frameworks),
         tuple(algorithms),
         dict(_answers(manager, "nnc_register_demos", lambda plugin, framework, load: (framework, load))),
-        dict(_answers(manager, "nnc_register_examples", lambda plugin, framework, build: (framework, build))),
+        {framework: build for framework, build, _ in examples},
         dict(_answers(manager, "nnc_register_files", lambda plugin, suffix, load: (suffix, load))),
         dict(_answers(manager, "nnc_register_operations", _operation)),
         dict(_answers(manager, "nnc_register_formats", lambda plugin, name, load: (name, load))),
         dict(_answers(manager, "nnc_register_schedules", lambda plugin, cls: (cls.name, cls))),
+        {framework: trainer for framework, _, trainer in examples if trainer is not None},
     )
 
 

@@ -3,15 +3,16 @@
     def test_the_pruner_keeps_the_contract():
         nnc.testing.check_pruner(MyPruner)
 
-Each contract is one function and one promise, and runs on a fresh example network of every framework that is installed. A broken
+Each contract is one function and one promise, and runs on an example network of every framework that is installed. A broken
 promise is an AssertionError that says, in a sentence, which one, of whom, and on which framework.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from nnc.arrays import to_numpy
 from nnc.errors import MissingFramework
 from nnc.fuzz import check_rule
 from nnc.graph.groups import Groups
-from nnc.graph.ir import Array
+from nnc.graph.ir import Array, Shape
 from nnc.graph.plan import Group, Plan
 from nnc.graph.propagate import propagate
 from nnc.masks import complete, from_kept, normalise
+from nnc.measured import MeasuringPruner
 from nnc.registry import adapter_for, registry
 
 __all__ = ["check_adapter", "check_pruner", "check_rule", "check_same_network"]
@@ -35,18 +37,27 @@ __all__ = ["check_adapter", "check_pruner", "check_rule", "check_same_network"]
 CONFIG: list[dict[str, Any]] = [{"sparsity": 0.3}]
 
 Build = Callable[[], tuple[Any, Any]]
-Make = Callable[..., Pruner]
 
 
-def check_pruner(pruner: type[Pruner], **options: Any) -> None:
+def check_pruner(pruner: type[Pruner], *, config: list[dict[str, Any]] | None = None, **options: Any) -> None:
     """Run every contract of a pruner on every installed framework; `options` go to its constructor.
 
-    Raises AssertionError where a promise is broken, or where no framework is installed to try it on.
+    `config` says where its sparsity is not for all layers; the sparsity is 0.3. One that learns or measures gets the trainer of the
+    framework's example, unless `options` have one; a framework without such a trainer is left out. Raises AssertionError where a
+    promise is broken, or where no framework is installed to try it on.
     """
     _require(bool((pruner.__doc__ or "").strip()), f"{pruner.__name__}: a docstring says what `nnc algorithms` is to list.")
-    for framework, build in _examples():
+    given = CONFIG if config is None else [{**CONFIG[0], **entry} for entry in config]
+    for framework, build in _examples(needs_trainer(pruner) and "trainer" not in options):
+        more = {"trainer": registry().trainers[framework]()} if needs_trainer(pruner) and "trainer" not in options else {}
+        trial = Trial(pruner, build, given, {**more, **options})
         for contract in PRUNER_CONTRACTS:
-            _run(f"{pruner.__name__} on {framework}", contract, lambda *given: pruner(*given, **options), build)
+            _run(f"{pruner.__name__} on {framework}", contract, trial)
+
+
+def needs_trainer(pruner: type[Pruner]) -> bool:
+    """Tell whether a pruner decides by what a trainer shows it."""
+    return pruner.learns or issubclass(pruner, MeasuringPruner)
 
 
 def check_adapter(build: Build) -> None:
@@ -68,55 +79,126 @@ def check_same_network(build: Build, reference: Build) -> None:
         _run(f"{type(adapter).__name__} beside {type(expected).__name__}", contract, (adapter, inputs), (expected, others))
 
 
-def constructing_touches_nothing(make: Make, build: Build) -> None:
-    model, _ = build()
-    before = State.of(model)
-    make(model, CONFIG)
-    before.require_same(model, "constructing the pruner")
+@dataclass(frozen=True)
+class Trial:
+    """A pruner on a framework's example network. Contracts that only look share the first run; it is trained in the last of them."""
+
+    pruner: type[Pruner]
+    build: Build
+    config: list[dict[str, Any]]
+    options: Mapping[str, Any]
+
+    def make(self, model: Any, config: Any = None) -> Any:
+        """Return the pruner of `model`, by default by the trial's own config_list."""
+        return self.pruner(model, self.config if config is None else config, **self.options)
+
+    @cached_property
+    def first(self) -> FirstRun:
+        model, _ = self.build()
+        before = State.of(model)
+        pruner = self.make(model)
+        constructed = State.of(model)
+        shapes = _noting_shapes(pruner)
+        _, masks = pruner.compress()
+        return FirstRun(pruner, before, constructed, shapes, masks)
+
+    def require_same(self, before: State, model: Any, event: str) -> None:
+        """Require the model to be as it was; what a pruner that learns has trained stays trained."""
+        State.of(model).require_same(before, event, numbers=not self.pruner.learns)
 
 
-def scores_have_one_number_a_granule(make: Make, build: Build) -> None:
-    pruner = make(build()[0], CONFIG)
-    for layer in adapter_for(pruner.model).layers():
-        if layer.prunable:
-            shape = layer.parameters["weight"]
-            expected = tuple(shape if pruner.granularity == "element" else shape[:1])
-            found = to_numpy(pruner.score(layer)).shape
-            _require(found == expected, f"score({layer.name!r}) has shape {found}; granularity {pruner.granularity!r} needs {expected}.")
+@dataclass(frozen=True)
+class FirstRun:
+    """A pruner that has pruned: the model before and after its construction, the shapes of its scores by layer, its masks."""
+
+    pruner: Any
+    before: State
+    constructed: State
+    shapes: Mapping[str, Shape]
+    masks: Masks
 
 
-def the_ratio_is_exact(make: Make, build: Build) -> None:
-    pruner = make(build()[0], CONFIG)
-    _, masks = pruner.compress()
-    for layer in filter(lambda layer: layer.prunable, adapter_for(pruner.model).layers()):
-        _require(layer.name in masks, f"{layer.name!r} has no masks, though the config names it.")
-        weight = masks[layer.name]["weight"]
-        stays = weight if pruner.granularity == "element" else weight.reshape(len(weight), -1).any(axis=1)
+def _noting_shapes(pruner: Any) -> dict[str, Shape]:
+    """Return the shapes of the scores by layer, filled in when the pruner scores."""
+    score, shapes = pruner.score, {}
+
+    def noting(layer: Any) -> Any:
+        found = score(layer)
+        shapes[layer.name] = to_numpy(found).shape
+        _require_shape(pruner, layer, shapes[layer.name])
+        return found
+
+    pruner.score = noting
+    return shapes
+
+
+def _require_shape(pruner: Any, layer: Any, found: Shape) -> None:
+    shape = layer.parameters["weight"]
+    expected = tuple(shape if pruner.granularity == "element" else shape[:1])
+    _require(found == expected, f"score({layer.name!r}) has shape {found}; granularity {pruner.granularity!r} needs {expected}.")
+
+
+def scores_have_one_number_a_granule(trial: Trial) -> None:
+    first = trial.first
+    if not first.shapes:  # a pruner that decides in another way, as by solving for the weights that stay
+        for layer in first.pruner.layers.values():
+            first.pruner.score(layer)
+
+
+def constructing_touches_nothing(trial: Trial) -> None:
+    trial.first.constructed.require_same(trial.first.before, "constructing the pruner")
+
+
+def the_ratio_is_exact(trial: Trial) -> None:
+    first = trial.first
+    for name in first.pruner.layers:
+        _require(name in first.masks, f"{name!r} has no masks, though the config names it.")
+        weight = first.masks[name]["weight"]
+        stays = weight if first.pruner.granularity == "element" else weight.reshape(len(weight), -1).any(axis=1)
         gone, exact = stays.size - int(stays.sum()), count_of(stays.size, CONFIG[0]["sparsity"])
-        _require(gone == exact, f"of {stays.size} granules of {layer.name!r}, {gone} are masked at sparsity 0.3; exact are {exact}.")
+        _require(gone == exact, f"of {stays.size} granules of {name!r}, {gone} are masked at sparsity 0.3; exact are {exact}.")
 
 
-def pruning_twice_is_pruning_once(make: Make, build: Build) -> None:
-    model, _ = build()
-    _, once = make(model, CONFIG).compress()
-    _, twice = make(model, CONFIG).compress()
-    _require(_same_masks(once, twice), "pruning the masked model again with the same config changes its masks.")
+def masks_survive_json(trial: Trial) -> None:
+    masks = trial.first.masks
+    text = json.dumps({name: {key: mask.tolist() for key, mask in given.items()} for name, given in masks.items()})
+    again = normalise(json.loads(text), adapter_for(trial.first.pruner.model).layers())
+    _require(_same_masks(masks, again), "masks that were written as JSON and read again are other masks.")
 
 
-def unwrapping_gives_the_model_back(make: Make, build: Build) -> None:
-    model, _ = build()
+def a_config_from_json_gives_the_same_masks(trial: Trial) -> None:
+    _, parsed = trial.make(trial.build()[0], json.loads(json.dumps(trial.config))).compress()
+    _require(_same_masks(trial.first.masks, parsed), "two runs with one seed and one config, the second from JSON, give different masks.")
+
+
+def pruning_twice_is_pruning_once(trial: Trial) -> None:
+    _, twice = trial.make(trial.first.pruner.model).compress()
+    _require(_same_masks(trial.first.masks, twice), "pruning the masked model again with the same config changes its masks.")
+
+
+def unwrapping_gives_the_model_back(trial: Trial) -> None:
+    trial.first.pruner.unwrap_model()
+    trial.require_same(trial.first.before, trial.first.pruner.model, "unwrap_model()")
+
+
+def what_is_masked_stays_masked_in_training(trial: Trial) -> None:
+    trainer = trial.options.get("trainer")
+    if trainer is None:  # a framework that does not train, or a pruner that needs no training
+        return
+    model, masks = trial.first.pruner.model, trial.first.masks
+    adapter_for(model).set_masks(masks)
+    trainer.train(model)
+    for layer in filter(lambda layer: layer.name in masks, adapter_for(model).layers()):
+        seen, stays = to_numpy(layer.weight), masks[layer.name]["weight"]
+        _require(not seen[~stays].any(), f"after training, masked weights of {layer.name!r} are seen as other than 0.")
+        _require(bool(np.isfinite(seen).all()), f"after training, weights of {layer.name!r} are not finite.")
+
+
+def an_exception_leaves_the_model_as_it_was(trial: Trial) -> None:
+    model, _ = trial.build()
     before = State.of(model)
-    pruner = make(model, CONFIG)
-    pruner.compress()
-    pruner.unwrap_model()
-    before.require_same(model, "unwrap_model()")
-
-
-def an_exception_leaves_the_model_as_it_was(make: Make, build: Build) -> None:
-    model, _ = build()
-    pruner = make(model, CONFIG)
-    before = State.of(model)
-    score, scored = pruner.score, []
+    pruner = trial.make(model)
+    score, decide, scored = pruner.score, pruner.decide, []
 
     def failing(layer: Any) -> Any:
         scored.append(layer.name)
@@ -124,36 +206,27 @@ def an_exception_leaves_the_model_as_it_was(make: Make, build: Build) -> None:
             raise _Deliberate
         return score(layer)
 
-    pruner.score = failing  # type: ignore[method-assign]
+    def decided() -> Masks:
+        decide()
+        raise _Deliberate
+
+    pruner.score, pruner.decide = failing, decided
     try:
         pruner.compress()
     except _Deliberate:
-        before.require_same(model, "an exception in score()")
+        trial.require_same(before, model, "an exception in score()")
 
 
-def a_config_from_json_gives_the_same_masks(make: Make, build: Build) -> None:
-    _, direct = make(build()[0], CONFIG).compress()
-    _, parsed = make(build()[0], json.loads(json.dumps(CONFIG))).compress()
-    _require(_same_masks(direct, parsed), "two runs with one seed and one config, the second from JSON, give different masks.")
-
-
-def masks_survive_json(make: Make, build: Build) -> None:
-    model, _ = build()
-    _, masks = make(model, CONFIG).compress()
-    text = json.dumps({name: {key: mask.tolist() for key, mask in given.items()} for name, given in masks.items()})
-    again = normalise(json.loads(text), adapter_for(model).layers())
-    _require(_same_masks(masks, again), "masks that were written as JSON and read again are other masks.")
-
-
-PRUNER_CONTRACTS: tuple[Callable[[Make, Build], None], ...] = (
-    constructing_touches_nothing,
+PRUNER_CONTRACTS: tuple[Callable[[Trial], None], ...] = (
     scores_have_one_number_a_granule,
+    constructing_touches_nothing,
     the_ratio_is_exact,
+    masks_survive_json,
+    a_config_from_json_gives_the_same_masks,
     pruning_twice_is_pruning_once,
     unwrapping_gives_the_model_back,
+    what_is_masked_stays_masked_in_training,
     an_exception_leaves_the_model_as_it_was,
-    a_config_from_json_gives_the_same_masks,
-    masks_survive_json,
 )
 
 
@@ -185,7 +258,7 @@ def masks_leave_no_trace(adapter: Adapter, inputs: Any) -> None:
     adapter.set_masks(half_masked(adapter))
     State.of(adapter.model).require_numbers(before, "setting masks")
     adapter.set_masks({})
-    before.require_same(adapter.model, "setting masks and taking them away")
+    State.of(adapter.model).require_same(before, "setting masks and taking them away")
     _require_equal(adapter.run(inputs), outputs, "the outputs, after masks were set and taken away,")
 
 
@@ -193,7 +266,7 @@ def a_trace_sees_what_the_masked_model_computes(adapter: Adapter, inputs: Any) -
     masks = half_masked(adapter)
     before = State.of(adapter.model)
     traced = adapter.trace(inputs, masks)
-    before.require_same(adapter.model, "tracing")
+    State.of(adapter.model).require_same(before, "tracing")
     adapter.set_masks(masks)
     _require_equal(traced.outputs, adapter.run(inputs), "the outputs of trace() with masks")
 
@@ -201,7 +274,7 @@ def a_trace_sees_what_the_masked_model_computes(adapter: Adapter, inputs: Any) -
 def a_structure_is_the_graph_of_a_trace(adapter: Adapter, inputs: Any) -> None:
     before = State.of(adapter.model)
     found, expected = adapter.structure(inputs), adapter.trace(inputs, {}).graph
-    before.require_same(adapter.model, "structure()")
+    State.of(adapter.model).require_same(before, "structure()")
     for left, right in zip(found.nodes, expected.nodes, strict=False):
         same = left.kind == right.kind and [tensor.shape for tensor in left.outputs] == [tensor.shape for tensor in right.outputs]
         _require(same, f"structure() has {left.place} where trace() has {right.place}.")
@@ -211,7 +284,7 @@ def a_structure_is_the_graph_of_a_trace(adapter: Adapter, inputs: Any) -> None:
 def tensors_survive_a_round_trip(adapter: Adapter, inputs: Any) -> None:
     before, outputs = State.of(adapter.model), adapter.run(inputs)
     adapter.load_tensors({name: array.copy() for name, array in adapter.tensors().items()})
-    before.require_same(adapter.model, "loading the model's own tensors")
+    State.of(adapter.model).require_same(before, "loading the model's own tensors")
     _require_equal(adapter.run(inputs), outputs, "the outputs, after the model's own tensors were loaded,")
 
 
@@ -284,22 +357,27 @@ def half_masked(adapter: Adapter) -> Masks:
 
 @dataclass(frozen=True)
 class State:
-    """What must be as it was: the model's class, its stored numbers, its masks."""
+    """What must be as it was: the model's class, its stored numbers, its masks, its views by site and name."""
 
     kind: type
     tensors: dict[str, Array]
     masks: Masks
+    views: frozenset[tuple[str, str]] = frozenset()
 
     @classmethod
     def of(cls, model: Any) -> State:
         adapter = adapter_for(model)
-        return cls(type(model), {name: array.copy() for name, array in adapter.tensors().items()}, dict(adapter.masks()))
+        seen: Any = adapter.views() if hasattr(adapter, "views") else {}
+        views = frozenset((str(site), view.name) for site, given in seen.items() for view in given)
+        return cls(type(model), {name: array.copy() for name, array in adapter.tensors().items()}, dict(adapter.masks()), views)
 
-    def require_same(self, model: Any, event: str) -> None:
-        now = State.of(model)
-        now.require_numbers(self, event)
-        _require(now.kind is self.kind, f"{event} changes the model's class.")
-        _require(_same_masks(now.masks, self.masks), f"{event} changes the model's masks.")
+    def require_same(self, before: State, event: str, numbers: bool = True) -> None:
+        if numbers:
+            self.require_numbers(before, event)
+        _require(self.tensors.keys() == before.tensors.keys(), f"{event} adds or removes tensors.")
+        _require(self.views == before.views, f"{event} leaves other views on the model.")
+        _require(self.kind is before.kind, f"{event} changes the model's class.")
+        _require(_same_masks(self.masks, before.masks), f"{event} changes the model's masks.")
 
     def require_numbers(self, before: State, event: str) -> None:
         _require(self.tensors.keys() == before.tensors.keys(), f"{event} adds or removes tensors.")
@@ -313,10 +391,12 @@ class _Deliberate(Exception):
     """Thrown by a contract to see what an exception leaves behind."""
 
 
-def _examples() -> Iterator[tuple[str, Build]]:
-    """Yield the example networks of the frameworks that are installed."""
-    found = [(name, build) for name, build in registry().examples.items() if _installed(name)]
-    _require(bool(found), "no framework with an example network is installed, so no contract can be tried.")
+def _examples(trained: bool) -> Iterator[tuple[str, Build]]:
+    """Yield the example networks of the frameworks that are installed; if `trained`, of those with a trainer for it."""
+    known = registry()
+    found = [(name, build) for name, build in known.examples.items() if (not trained or name in known.trainers) and _installed(name)]
+    what = "an example network and a trainer of it" if trained else "an example network"
+    _require(bool(found), f"no framework with {what} is installed, so no contract can be tried.")
     yield from found
 
 

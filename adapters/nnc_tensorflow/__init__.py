@@ -26,8 +26,8 @@ def nnc_register_demos(register: Callable[..., None]) -> None:
 
 
 @hookimpl
-def nnc_register_examples(register: Callable[[str, Callable[[], Any]], None]) -> None:
-    register("tensorflow", _example)
+def nnc_register_examples(register: Callable[..., None]) -> None:
+    register("tensorflow", _example, trainer=_trainer)
 
 
 @hookimpl
@@ -62,6 +62,12 @@ def _example() -> Any:
     from nnc_tensorflow.examples import residual_network
 
     return residual_network()
+
+
+def _trainer() -> Any:
+    from nnc_tensorflow.examples import trainer
+
+    return trainer()
 
 
 def _read(path: Any) -> Any:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from nnc.graph.ir import Array
+from nnc.trainer import Trainer
 
 
 def residual_network(seed: int = 0) -> tuple[keras.Model, Array]:
@@ -39,3 +40,11 @@ def randomise(model: Any, seed: int = 0) -> None:
         if len(variable.shape) == 1 and "float" in variable.dtype:
             low, high = (0.5, 1.5) if "variance" in variable.name else (-0.5, 0.5)
             variable.assign(generator.uniform(low, high, variable.shape))
+
+
+def trainer() -> Trainer:
+    """Return a trainer of two steps of the residual network, on random numbers."""
+    generator = np.random.default_rng(1)
+    shapes = ((4, 12, 12, 3), (4, 5))
+    data = [tuple(generator.standard_normal(shape).astype(np.float32) for shape in shapes) for _ in range(2)]
+    return Trainer(data, keras.losses.MeanSquaredError(), lambda _: keras.optimizers.SGD(1e-3), progress=False)

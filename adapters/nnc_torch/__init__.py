@@ -38,6 +38,13 @@ def build_example() -> tuple[Any, Any]:
     return build()
 
 
+def build_trainer() -> Any:
+    """Import torch and return a trainer of that model."""
+    from nnc_torch.examples import trainer
+
+    return trainer()
+
+
 @hookimpl
 def nnc_register_adapters(register: Callable[..., None]) -> None:
     register("torch", recognises=recognises, load=load_adapter, extra="torch")
@@ -50,4 +57,4 @@ def nnc_register_demos(register: Callable[..., None]) -> None:
 
 @hookimpl
 def nnc_register_examples(register: Callable[..., None]) -> None:
-    register("torch", build_example)
+    register("torch", build_example, trainer=build_trainer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from nnc.trainer import Trainer
+
 
 class Example(nn.Module):
     """Input (n, 2, 8, 8), output (n, 3)."""
@@ -34,3 +36,10 @@ def build() -> tuple[nn.Module, torch.Tensor]:
         model.bn1.running_mean.copy_(torch.randn(8, generator=generator))
         model.bn1.running_var.copy_(torch.rand(8, generator=generator) + 0.5)
     return model, torch.randn(2, 2, 8, 8, generator=generator)
+
+
+def trainer() -> Trainer:
+    """Return a trainer of two steps on random numbers."""
+    generator = torch.Generator().manual_seed(1)
+    data = [(torch.randn(4, 2, 8, 8, generator=generator), torch.randn(4, 3, generator=generator)) for _ in range(2)]
+    return Trainer(data, nn.functional.mse_loss, lambda parameters: torch.optim.SGD(parameters, 1e-3), progress=False)

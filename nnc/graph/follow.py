@@ -31,7 +31,9 @@ def activation_of(graph: Graph, layer: str, layers: Collection[str]) -> Activati
     last = layer
     functions: list[Callable[..., Array]] = []
     for follower in _followers(graph, node.outputs[0]):
-        if follower.layer in layers and not functions:
+        # The output of a layer around this one, such as a block with a scale of its own, is that of its last operation.
+        inside = layer.startswith(f"{follower.layer}.".lstrip("."))
+        if follower.layer in layers and not functions and (not inside or follower.layer == layer):
             last = follower.layer
         elif follower.evaluate is not None and follower.kind == "pointwise":
             functions.append(follower.evaluate)
@@ -43,11 +45,8 @@ def activation_of(graph: Graph, layer: str, layers: Collection[str]) -> Activati
 def norm_of(graph: Graph, layer: str) -> str | None:
     """Return the path of the BatchNorm layer that reads a layer's output, or None."""
     node = _node_of(graph, layer)
-    for follower in _followers(graph, node.outputs[0]) if node else ():
-        weight = follower.inputs[1] if follower.kind == "batch_norm" else None
-        if weight is not None:
-            return weight.name.rpartition(".")[0]
-    return None
+    norms = _norms(graph)
+    return next((norms[follower] for follower in (_followers(graph, node.outputs[0]) if node else ()) if follower in norms), None)
 
 
 def _node_of(graph: Graph, layer: str) -> Node | None:
@@ -56,15 +55,38 @@ def _node_of(graph: Graph, layer: str) -> Node | None:
     return next((node for node in reads if node.inputs[1] is not None and node.inputs[1].name == path), None)
 
 
+def _norms(graph: Graph) -> dict[Node, str]:
+    """Return the operations that apply a BatchNorm to values, with its layer's path.
+
+    That is one operation or, where the framework writes the norm out as a product and a sum, both: their other operand is computed from
+    the layer's parameters alone, its running variance among them.
+    """
+    found: dict[Node, str] = {}
+    origins: dict[Tensor, frozenset[str]] = {}  # of what is computed from parameters and constants alone: which parameters
+    for node in graph.nodes:
+        given = [tensor for tensor in node.inputs if tensor is not None]
+        fixed = {t: frozenset({t.name} - {""}) if t.role in ("parameter", "constant") else origins.get(t) for t in given}
+        known = [names for names in fixed.values() if names is not None]
+        if given and len(known) == len(fixed):
+            origins.update(dict.fromkeys(node.outputs, frozenset().union(*known)))
+        elif node.kind in ("batch_norm", "binary"):
+            read = sorted(name for names in known for name in names)
+            one = next((name for name in read if node.kind == "batch_norm" or name.endswith("running_var")), None)
+            if one is not None and node.outputs[0].shape in {t.shape for t, names in fixed.items() if names is None}:
+                found[node] = one.rpartition(".")[0]
+    return found
+
+
 def _followers(graph: Graph, tensor: Tensor) -> list[Node]:
     """Return the chain of operations on a tensor that keep its channels, up to the first branch."""
+    norms = _norms(graph)
     readers: dict[Tensor, list[Node]] = {}
     for node in graph.nodes:
         for given in {*node.inputs}:
             if given is not None:
                 readers.setdefault(given, []).append(node)
     chain: list[Node] = []
-    while len(next_ones := readers.get(tensor, [])) == 1 and next_ones[0].kind in ("batch_norm", "pointwise", "identity"):
+    while len(next_ones := readers.get(tensor, [])) == 1 and (next_ones[0].kind in ("pointwise", "identity") or next_ones[0] in norms):
         chain.append(next_ones[0])
         tensor = next_ones[0].outputs[0]
     return chain

@@ -5,14 +5,22 @@ import pytest
 
 import nnc_pruning
 from nnc import testing
-from nnc_pruning import L1NormPruner
+from nnc_pruning import L1NormPruner, TaylorFOPruner
 
 pytestmark = pytest.mark.usefixtures("fake_framework")
 
 
-@pytest.mark.parametrize("name", nnc_pruning.__all__)
-def test_every_built_in_pruner_keeps_its_promises(name):
-    testing.check_pruner(getattr(nnc_pruning, name))
+PRUNERS = [getattr(nnc_pruning, name) for name in nnc_pruning.__all__]
+
+
+@pytest.mark.parametrize("pruner", [pruner for pruner in PRUNERS if not testing.needs_trainer(pruner)])
+def test_every_pruner_that_sees_weights_only_keeps_its_promises(pruner):
+    testing.check_pruner(pruner)
+
+
+def test_a_pruner_that_needs_a_trainer_is_not_tried_where_nothing_trains():
+    with pytest.raises(AssertionError, match="no framework with an example network and a trainer of it is installed"):
+        testing.check_pruner(TaylorFOPruner)
 
 
 def broken(**methods):
