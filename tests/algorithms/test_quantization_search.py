@@ -1,0 +1,105 @@
+"""The search for an observer, and the sensitivity of layers, on both frameworks."""
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.errors import ConfigError
+from nnc.registry import adapter_for
+from nnc.sensitivity import sensitivity
+from nnc_quantization.search import search
+from tests.algorithms.quantization_networks import NETWORKS
+
+DRAW = np.random.default_rng(0)
+ROWS = DRAW.standard_normal((64, 16)).astype("f4")
+
+
+@pytest.fixture(params=sorted(NETWORKS))
+def network(request):
+    return NETWORKS[request.param]
+
+
+def judged(network, model, rows=ROWS, metric=True):
+    """Return a trainer whose metric is minus the error to the outputs that the model has now."""
+    x = network.tensor(rows)
+    truth = network.run(model, x)
+    data = [(x, network.tensor(truth))]
+    ops = adapter_for(model).layers()[0].ops
+
+    def evaluate(model):
+        return -float(((network.run(model, x) - truth) ** 2).mean())
+
+    return nnc.Trainer(data, lambda outputs, targets: ops.sum((outputs - targets) ** 2), evaluate=evaluate if metric else None)
+
+
+def two_layers(network):
+    """Return a network whose second layer has rows that two bits cannot hold, and whose first has only -1, 0 and 1."""
+    first = DRAW.integers(-1, 2, (8, 16)).astype("f4")
+    return network.dense([first, np.linspace(-1, 1, 32).reshape(4, 8).astype("f4")])
+
+
+WEIGHTS = {"algorithm": "ptq", "quant_types": ["weight"], "quant_bits": 2}
+
+
+@pytest.mark.parametrize("metric", [True, False])
+def test_the_layer_whose_weights_do_not_fit_the_grid_is_the_worst(network, metric):
+    model = two_layers(network)
+    before = {name: array.copy() for name, array in adapter_for(model).tensors().items()}
+
+    found = sensitivity(model, [WEIGHTS], judged(network, model, metric=metric), network.tensor(ROWS))
+
+    assert found.measure == ("metric" if metric else "loss")
+    assert found.worst(1) == ("fc2",)
+    assert found.lost["fc1"] == pytest.approx(0, abs=1e-4)
+    assert found.lost["fc2"] > 0.01
+    assert found.skipping() == [WEIGHTS, {"exclude": True, "op_names": ["fc2"]}]
+    assert found.raising(1, 8) == [WEIGHTS, {**WEIGHTS, "op_names": ["fc2"], "quant_bits": 8}]
+    assert all(np.array_equal(array, before[name]) for name, array in adapter_for(model).tensors().items())
+
+
+def test_sensitivity_to_pruning_is_measured_in_the_same_way(network):
+    model = two_layers(network)
+
+    found = sensitivity(model, [{"algorithm": "l1_norm", "sparsity": 0.5}], judged(network, model))
+
+    assert set(found.values) == {"fc1", "fc2"}
+    assert min(found.lost.values()) > 0
+
+
+def test_the_result_prints_draws_and_writes_a_recipe_that_runs(network, tmp_path):
+    model = two_layers(network)
+    found = sensitivity(model, [WEIGHTS], judged(network, model), network.tensor(ROWS))
+
+    found.draw(tmp_path / "bars.png")
+    found.write(tmp_path / "recipe.yaml", found.raising())
+    compressed = nnc.compress(model, tmp_path / "recipe.yaml", example_inputs=network.tensor(ROWS))
+
+    assert "fc2" in str(found)
+    assert (tmp_path / "bars.png").stat().st_size > 1000
+    assert {str(site): grid.bits for site, grid in compressed.quantizers[0].grids().items()} == {"fc1.weight": 2, "fc2.weight": 8}
+
+
+def test_the_search_prefers_an_observer_that_cuts_a_lone_outlier_off(network):
+    """One number of a thousand is a hundred times the others: in four bits, covering it leaves the others one level."""
+    rows = ROWS.copy()
+    rows[0, 0] = 300
+    model = two_layers(network)
+    usual, outlier = judged(network, model), [(network.tensor(rows), network.tensor(ROWS[:, :4]))]
+    trainer = nnc.Trainer(outlier, usual.loss, evaluate=usual.metric)
+    entry = {"algorithm": "ptq", "op_names": ["fc1"], "quant_types": ["input"], "quant_bits": 4}
+
+    found = search(model, [entry], trainer, network.tensor(ROWS), observers=["minmax", "avg"], calib_steps=[1])
+
+    assert [trial.observer for trial in found.trials] == ["avg", "minmax"]
+    assert found.best.metric > 0.5 * found.trials[-1].metric  # errors, with a minus
+    assert found.config_list[0]["observer"]["input"] == found.best.observer
+    assert "minmax" in str(found)
+
+
+def test_a_search_without_a_metric_or_with_an_unknown_observer_says_so(network):
+    model = two_layers(network)
+
+    with pytest.raises(ConfigError, match=r"search\(\) compares metrics"):
+        search(model, [WEIGHTS], judged(network, model, metric=False))
+    with pytest.raises(ConfigError, match="'minmx' is no observer; nearest: 'minmax'"):
+        search(model, [WEIGHTS], judged(network, model), observers=["minmx"])
