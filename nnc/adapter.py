@@ -287,6 +287,10 @@ class TrainableAdapter(Adapter, Protocol):
         """Set such numbers; variables that are not named keep theirs."""
         ...
 
+    def callback(self, loop: str | None, done: Callable[[], Any]) -> Any:
+        """Return a callback for a training loop of the framework's, by its name, that calls `done` when training ends."""
+        ...
+
     def trainer(self, loss: Any, optimizer: Any, precision: str, accumulate: int) -> TrainStep:
         """Return what trains the model on batches, the adapter's part of `nnc.Trainer` (trainer.py says what its arguments may be)."""
         ...

@@ -108,6 +108,14 @@ class Compressed:
             raise ConfigError("trainer: train() needs one: nnc.compress(model, config, trainer=nnc.Trainer(...)).")
         return self.trainer.train(self.model, epochs=epochs, steps=steps)
 
+    def callback(self, loop: str | None = None) -> Any:
+        """Return a callback for a training loop that others wrote, to be given to it before it trains; it ends with `finish()`.
+
+        `loop` is "transformers" (the default on PyTorch; terms enter the loss by themselves), "lightning" (call `loss` in your
+        `training_step`) or "keras" (the default there). Raises `ConfigError` for another, or one that is not installed.
+        """
+        return trainable(adapter_for(self.model), "callback()").callback(loop, self.finish)
+
     def finish(self) -> Masks:
         """Let what learned in training decide its masks; all but quantizers leave the model. Return all its masks."""
         adapter = adapter_for(self.original)
@@ -167,7 +175,11 @@ class Compressed:
         return report(self.original, self.model, self._inputs("report"))
 
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write `.model` to a folder that `nnc.load` reads."""
+        """Write `.model` to a folder that `nnc.load` reads: its weights as stored, its masks and its plans.
+
+        Not kept: grids of quantizers, scores and projections that are still learning, the teacher. So `nnc.load` gives a float
+        model; put the config on it again to train on, or `export` the grids in a file.
+        """
         from nnc.storage import save
 
         save(self.model, folder)

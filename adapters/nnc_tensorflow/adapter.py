@@ -16,6 +16,7 @@ from nnc.graph.plan import Plan, Reshape, Size
 from nnc.objective import Objective
 from nnc.views import Learning, Site, Views
 from nnc_tensorflow import storage
+from nnc_tensorflow.callbacks import callback
 from nnc_tensorflow.clone import clonable, cloned
 from nnc_tensorflow.copies import copied
 from nnc_tensorflow.inference import forget_inference, infer
@@ -163,6 +164,9 @@ class TensorFlowAdapter:
 
     def set_numbers(self, numbers: Numbers) -> None:
         set_numbers(states_of(self.model, self._training), numbers)
+
+    def callback(self, loop: str | None, done: Callable[[], Any]) -> keras.callbacks.Callback:
+        return callback(loop, done)
 
     def trainer(self, loss: Any, optimizer: Any, precision: str, accumulate: int) -> KerasStep:
         return KerasStep(self.model, loss, optimizer, precision, accumulate)

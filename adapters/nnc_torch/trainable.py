@@ -14,7 +14,7 @@ from nnc.errors import ConfigError, nearest
 from nnc.graph.ir import Array
 from nnc.objective import Objective
 from nnc.views import Learning, Site, Views
-from nnc_torch import learning, objectives, taps, training, views
+from nnc_torch import callbacks, learning, objectives, taps, training, views
 from nnc_torch.inference import to_numpy
 from nnc_torch.instruments import instruments
 from nnc_torch.layers import canonical, native
@@ -82,6 +82,9 @@ class Trainable:
             known[key].check_numbers(given, " ".join(key))
         for key, given in numbers.items():
             known[key].set_numbers(given)
+
+    def callback(self, loop: str | None, done: Callable[[], Any]) -> Any:
+        return callbacks.callback(self.model, loop, done)
 
     def trainer(self, loss: Any, optimizer: Any, precision: str, accumulate: int) -> training.TorchTrainStep:
         return training.TorchTrainStep(self.model, loss, optimizer, precision, accumulate)
