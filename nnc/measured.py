@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from nnc.adapter import Layer
+from nnc.adapter import Layer, TrainableAdapter
 from nnc.algorithm import Pruner
 from nnc.errors import ConfigError, TrainingError
 from nnc.instruments import trainable
@@ -80,11 +81,15 @@ class GradientPruner(MeasuringPruner):
         adapter = trainable(self.adapter, self.name)
         sites = {name: Site(name, "weight") for name in self.layers}
         for number, batch in enumerate(self.batches(), 1):
-            loss, gradients = adapter.gradients(lambda _, batch=batch: adapter.batch_loss(self.source.loss, batch), tuple(sites.values()))
+            loss, gradients = adapter.gradients(partial(self._loss, adapter, batch), tuple(sites.values()))
             if loss != loss:
                 raise TrainingError(f"Trainer.loss: is NaN on batch {number}, on which {self.name!r} measures.")
             for name, layer in self.layers.items():
                 self.observe(layer, layer.weight, gradients[sites[name]])
+
+    def _loss(self, adapter: TrainableAdapter, batch: Any, _: Any) -> Any:
+        # Not Trainer.batch_loss: it would look for an adapter while the model is prepared for gradients.
+        return adapter.batch_loss(self.source.loss, batch)
 
 
 class Mean:

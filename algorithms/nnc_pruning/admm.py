@@ -2,7 +2,7 @@
 
 minimise loss + rho/2 * |W - Z + U|^2     by training
 Z = the sparse weights nearest to W + U   by projection
-U = U + W - Z
+U = U + W - Z                             what W still lacks, added up
 """
 
 from __future__ import annotations
@@ -59,14 +59,19 @@ class ADMMPruner(Pruner):
     def update(self) -> None:
         """Update Z and U by the weights of now; the model must be in training with this pruner."""
         adapter = trainable(self.adapter, self.name)
-        for name, layer in self.layers.items():
-            self._multipliers[name] = self._multipliers[name] + to_float64(layer.weight) - self._targets[name]
         self._project()
+        for name, layer in self.layers.items():
+            self._multipliers[name] = self._lifted(layer) - self._targets[name]
         pulls = [(self._targets[name] - self._multipliers[name]).astype(np.float32) for name in self.layers]
         adapter.set_numbers({(self.name, ""): {f"target{index}": pull for index, pull in enumerate(pulls)}})
 
+    def finish(self) -> Masks:
+        # What is cut is small in W; U, which has grown for just that, would speak against it.
+        self._multipliers, self._targets = {}, {}
+        return super().finish()
+
     def score(self, layer: Layer) -> Any:
-        """Return the L1 norm of each output channel of W + U, `(out,)`."""
+        """Return the L1 norm of each output channel, `(out,)`: while training lasts of W + U, in the end of W."""
         rows = self._lifted(layer)
         return np.abs(rows).reshape(len(rows), -1).sum(axis=1)
 
