@@ -70,7 +70,7 @@ def lsq(x: Any, scale: Any, low: int, high: int, factor: float, axes: Sequence[i
 
 def _within(low: int, high: int) -> tuple[float, float]:
     """Return the first float32 above `low` and the last below `high`; above 0 no denormal, which processors may flush."""
-    first, last = np.nextafter(np.float32([low, high]), np.float32([high, low]))
+    first, last = np.nextafter(np.array([low, high], np.float32), np.array([high, low], np.float32))
     return float(first) if low else 1e-30, float(last)
 
 
