@@ -1,0 +1,116 @@
+"""A recipe of stages: what is run, what is kept on disk, and what goes on after a run that was killed."""
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.arrays import to_numpy
+from nnc.errors import ConfigError
+
+INPUTS = np.random.default_rng(0).standard_normal((16, 8)).astype("float32")
+LABELS = (INPUTS[:, 0] > 0).astype("int64")
+RECIPE = [
+    {"name": "fit", "train": {"steps": 2}},
+    {
+        "name": "half",
+        "config_list": [{"algorithm": "movement", "op_names": ["first"], "sparsity": 0.5}],
+        "train": {"steps": 2},
+        "speedup": True,
+    },
+    {"name": "distil", "config_list": [{"algorithm": "kl"}], "teacher": "fit", "train": {"steps": 2}},
+]
+
+
+def torch_parts():
+    import torch
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential()
+    for name, layer in {"first": torch.nn.Linear(8, 12), "relu": torch.nn.ReLU(), "last": torch.nn.Linear(12, 2)}.items():
+        model.add_module(name, layer)
+    pairs = [(torch.tensor(INPUTS), torch.tensor(LABELS))]
+    return model, pairs, torch.nn.functional.cross_entropy, lambda parameters: torch.optim.Adam(parameters, lr=1e-2)
+
+
+def keras_parts():
+    import keras
+
+    keras.utils.set_random_seed(0)
+    first = keras.layers.Dense(12, "relu", name="first")
+    model = keras.Sequential([keras.Input((8,)), first, keras.layers.Dense(2, name="last")])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def of_outputs(outputs, targets):
+        return loss(targets, outputs)
+
+    return model, [(INPUTS, LABELS)], of_outputs, lambda _: keras.optimizers.Adam(1e-2)
+
+
+class Killed(Exception):
+    """Stands for a run that ends in the middle."""
+
+
+@pytest.fixture(name="go")
+def give_go(framework, tmp_path):
+    """Return a function that runs a recipe on a fresh model in one folder, and may die in the evaluation after some stages."""
+
+    def go(recipe=RECIPE, dies_after=None, folder="run"):
+        model, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
+        asked = []
+
+        def evaluate(model):
+            asked.append(model)
+            if dies_after is not None and len(said) == dies_after:
+                raise Killed
+            return float(len(asked))
+
+        trainer = nnc.Trainer(pairs, loss, optimizer, evaluate, progress=False)
+        said = []
+        return nnc.run(model, recipe, trainer=trainer, example_inputs=pairs[0][0], folder=tmp_path / folder, say=said.append), said
+
+    return go
+
+
+def widths(model):
+    return {layer.name: tuple(to_numpy(layer.weight).shape) for layer in nnc.layers(model) if layer.prunable}
+
+
+def weights(model):
+    return {layer.name: to_numpy(layer.weight).copy() for layer in nnc.layers(model) if layer.prunable}
+
+
+def test_the_stages_run_one_after_the_other_and_the_width_really_leaves(go):
+    result, said = go()
+
+    assert [one.name for one in result.stages] == ["fit", "half", "distil"]
+    assert widths(result.model) == {"first": (6, 8), "last": (2, 6)}
+    assert [one.parameters for one in result.stages] == [134, 68, 68]  # 8*12+12 + 12*2+2, then 8*6+6 + 6*2+2
+    assert [line.partition(",")[0] for line in said] == ["fit: 134 parameters", "half: 68 parameters", "distil: 68 parameters"]
+
+
+def test_a_run_that_was_killed_goes_on_with_the_stage_that_it_was_in(go):
+    whole, _ = go(folder="whole")
+    with pytest.raises(Killed):
+        go(dies_after=2)
+
+    resumed, _ = go()
+
+    assert [one.name for one in resumed.stages] == ["fit", "half", "distil"]
+    for name, wanted in weights(whole.model).items():
+        np.testing.assert_allclose(weights(resumed.model)[name], wanted, atol=1e-6, err_msg=name)
+
+
+def test_a_finished_run_is_only_read(go):
+    first, _ = go()
+
+    again, _ = go()
+
+    assert again.stages == first.stages
+    assert widths(again.model) == widths(first.model)
+
+
+def test_a_folder_of_another_recipe_is_refused(go):
+    go(RECIPE[:1])
+
+    with pytest.raises(ConfigError, match=r"holds a run whose stages\[0\] is another one"):
+        go([{"name": "fit", "train": {"steps": 3}}])

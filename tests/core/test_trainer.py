@@ -1,0 +1,52 @@
+"""`nnc.Trainer`: what it refuses before it trains, and how data of several kinds are split and told apart."""
+
+import pytest
+
+import nnc
+from nnc.errors import ConfigError
+from nnc.trainer import calls_model, inputs_and_targets
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"data": 3}, "Trainer.data: a int has no batches"),
+        ({"data": iter([1])}, "Trainer.data: a list_iterator can be run through once only"),
+        ({"data": (each for each in [1])}, "Trainer.data: a generator can be run through once only"),
+        ({"data": [], "loss": 1}, "Trainer.loss: 1 is no function"),
+        ({"data": [], "evaluate": 1}, "Trainer.evaluate: 1 is no function"),
+        ({"data": [], "epochs": 0}, "Trainer.epochs: 0 is no whole number above 0"),
+        ({"data": [], "steps": 1.5}, "Trainer.steps: 1.5 is no whole number above 0"),
+        ({"data": [], "precision": "int8"}, "Trainer.precision: 'int8' is none of float32, bfloat16, float16"),
+    ],
+)
+def test_what_cannot_be_trained_with_is_refused_at_once(given, problem):
+    with pytest.raises(ConfigError, match=problem):
+        nnc.Trainer(**given)
+
+
+def test_a_function_gives_a_fresh_run_through_the_data_each_time():
+    trainer = nnc.Trainer(lambda: iter([1, 2]))
+
+    assert [list(trainer.batches()), list(trainer.batches())] == [[1, 2], [1, 2]]
+
+
+def test_a_loss_whose_first_parameter_is_the_model_is_given_the_batch():
+    assert calls_model(lambda model, batch: 0)
+    assert not calls_model(lambda outputs, targets: 0)
+    assert not calls_model(max)
+
+
+def test_a_dict_loses_its_labels_to_the_loss():
+    assert inputs_and_targets({"ids": 1, "labels": 2}) == ({"ids": 1}, 2)
+    assert inputs_and_targets((1, 2)) == (1, 2)
+
+
+def test_a_batch_of_three_needs_a_loss_of_its_own():
+    with pytest.raises(ConfigError, match=r"a batch is a tuple of 3; \(inputs, targets\) or a dict is needed"):
+        inputs_and_targets((1, 2, 3))
+
+
+def test_a_metric_that_is_no_number_is_refused():
+    with pytest.raises(ConfigError, match="Trainer.evaluate: returned 'good'; a number is needed"):
+        nnc.Trainer([], evaluate=lambda model: "good").evaluate(None)
