@@ -98,14 +98,21 @@ _HANDING_ON = frozenset(["concat", "embedding", "expand", "identity", "repeat", 
 
 
 def unmaskable(graph: Graph, labels: Labels, maskable: Collection[str]) -> Iterator[tuple[Array, str]]:
-    """Yield classes that no mask makes zero: a table or buffer that is added there belongs to no layer, so it is not in `maskable`."""
+    """Yield classes that no mask makes zero: a table or buffer that is added there belongs to no layer, so it is not in `maskable`.
+
+    A vector is no table: what it adds to a masked channel is one constant, which goes into the bias behind.
+    """
     for node in graph.nodes:
         added = node.kind == "binary" and node.attrs["function"] not in ("mul", "div")
         for tensor in node.inputs if added or node.kind in _HANDING_ON else ():
-            if tensor is not None and tensor.role == "parameter" and tensor.name not in maskable:
+            if tensor is not None and tensor.role == "parameter" and tensor.name not in maskable and _is_table(tensor):
                 for axis in labels.axes[tensor]:
                     for factor in labels.of(axis):
                         yield labels.classes(factor), f"{tensor.name} is added to it, and belongs to no layer that could be masked"
+
+
+def _is_table(tensor: Tensor) -> bool:
+    return sum(size != 1 for size in tensor.shape) > 1
 
 
 def signatures(labels: Labels, bound: Iterable[Binding]) -> Array:

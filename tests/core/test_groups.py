@@ -152,7 +152,7 @@ def test_the_halves_of_a_chunk_stay_equal_and_the_best_of_what_leaves_stays():
 
 def test_what_a_table_that_no_layer_holds_is_added_to_stays_and_the_table_is_named():
     p = Pencil()
-    x = p.add(p.linear(p.input(2, 5), "first", 4), p.parameter("table", 1, 4))
+    x = p.add(p.linear(p.input(2, 5), "first", 4), p.parameter("table", 2, 4))
     p.output(p.linear(x, "last", 2))
     held = {"first.weight", "first.bias", "last.weight", "last.bias"}
 
