@@ -1,4 +1,4 @@
-"""The command line: `nnc demo | layers | algorithms | schema | compress | export | bench`.
+"""The command line: `nnc demo | layers | algorithms | schema | compress | export | bench | sensitivity`.
 
 What nnc raises on purpose is printed as it is, without a traceback, and ends the program with 1; wrong usage ends it with 2.
 """
@@ -181,6 +181,40 @@ def bench(
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
         Console().print(found, highlight=False)
+
+
+@app.command()
+def sensitivity(
+    model: Model,
+    recipe: Annotated[Path, typer.Argument(help="A YAML or JSON file with the config_list whose layers are compressed one by one.")],
+    data: Annotated[Path, typer.Option(help="An .npz file of inputs, in order, and `labels`.")],
+    skip: Annotated[int, typer.Option(min=1, help="How many of the worst layers the new recipe leaves alone.")] = 1,
+    output: Annotated[Path | None, typer.Option(help="Where the new recipe goes, YAML.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Where the bars go, .png or .svg.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compress each layer alone, and show how much accuracy it costs."""
+    from nnc.locate import locate
+    from nnc.recipe import read_file
+    from nnc.sensitivity import judge
+    from nnc.sensitivity import sensitivity as measure
+
+    arrays = _arrays(data) or {}
+    if "labels" not in arrays or len(arrays) < 2:
+        raise ConfigError(f"--data: {data} holds {', '.join(arrays) or 'nothing'}; inputs and `labels` are needed.")
+    given, found = read_file(recipe), locate(model)
+    labels = arrays.pop("labels")
+    inputs = _tensors(found, list(arrays.values()))
+    entries = given.get("config_list", [given]) if isinstance(given, dict) else given
+    result = measure(found, entries, judge(inputs, labels), inputs)
+    if output is not None:
+        result.write(output, result.skipping(skip))
+    if picture is not None:
+        result.draw(picture)
+    if as_json:
+        typer.echo(json.dumps({"measure": result.measure, "before": result.before, "values": dict(result.values)}, indent=2))
+    else:
+        Console().print(result)
 
 
 def _arrays(path: Path | None) -> dict[str, Any] | None:

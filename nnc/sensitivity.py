@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnc.compress import compress
 from nnc.errors import ConfigError
+from nnc.registry import adapter_for
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -120,6 +121,16 @@ def sensitivity(
         finally:
             compressed.unwrap()
     return Sensitivity(measure, before, values, tuple(entries))
+
+
+def judge(inputs: Any, labels: Any) -> Trainer:
+    """Return a trainer, for measuring only, whose one batch are the inputs and whose metric is the accuracy on them."""
+    from nnc.trainer import Trainer
+
+    def accuracy(model: Any) -> float:
+        return float((adapter_for(model).run(inputs)[0].argmax(axis=-1) == labels).mean())
+
+    return Trainer([(inputs, labels)], evaluate=accuracy)
 
 
 def _measured(model: Any, trainer: Trainer, batches: int) -> float:

@@ -103,3 +103,25 @@ def test_a_search_without_a_metric_or_with_an_unknown_observer_says_so(network):
         search(model, [WEIGHTS], judged(network, model, metric=False))
     with pytest.raises(ConfigError, match="'minmx' is no observer; nearest: 'minmax'"):
         search(model, [WEIGHTS], judged(network, model), observers=["minmx"])
+
+
+def test_the_command_line_prints_each_layer_and_writes_the_recipe_that_skips_the_worst(network, tmp_path):
+    import yaml
+    from typer.testing import CliRunner
+
+    from nnc.cli import app
+
+    draw = np.random.default_rng(1)
+    np.savez(tmp_path / "data.npz", x=ROWS, labels=draw.integers(0, 4, 64))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"config_list": [WEIGHTS]}))
+    head = "from tests.algorithms.test_quantization_search import NETWORKS, two_layers"
+    (tmp_path / "built.py").write_text(f"{head}\ndef build(): return two_layers(NETWORKS[{network.name!r}])\n")
+    files = ["--data", f"{tmp_path}/data.npz", "--output", f"{tmp_path}/new.yaml", "--picture", f"{tmp_path}/bars.png"]
+
+    done = CliRunner().invoke(app, ["sensitivity", f"{tmp_path}/built.py:build", f"{tmp_path}/recipe.yaml", *files])
+
+    assert done.exit_code == 0, done.output
+    assert "fc1" in done.output
+    assert "fc2" in done.output
+    assert yaml.safe_load((tmp_path / "new.yaml").read_text())["config_list"][1]["exclude"] is True
+    assert (tmp_path / "bars.png").exists()
