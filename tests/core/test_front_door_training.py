@@ -7,6 +7,8 @@ import pytest
 
 import nnc
 from nnc.arrays import to_numpy
+from nnc.masks import unmasked
+from nnc.registry import adapter_for
 
 IMAGES = np.random.default_rng(0).standard_normal((32, 8)).astype("float32")
 LABELS = (IMAGES[:, 0] > 0).astype("int64")
@@ -117,3 +119,20 @@ def test_what_was_trained_together_is_cut_and_exported_on_its_grid(names, framew
     assert widths == {"first": (12, 8), "second": (6, 12), "last": (2, 6)}
     assert (tmp_path / "small.onnx").is_file()
     assert exported.difference < 2 / 255  # two steps of the grid
+
+
+def test_saving_in_the_middle_of_training_keeps_weights_and_masks(names, framework, tmp_path):
+    compressed = names["c"]
+    with unmasked(adapter_for(names["model"])):
+        stored = adapter_for(names["model"]).tensors()
+
+    compressed.save(tmp_path / "saved")
+    loaded = nnc.load(tmp_path / "saved", model=NAMES[framework.name]()["model"])
+
+    adapter = adapter_for(loaded)
+    assert adapter.views() == {}
+    np.testing.assert_array_equal(adapter.masks()["first"]["weight"], compressed.masks["first"]["weight"])
+    assert set(adapter.tensors()) == set(stored)
+    for name, array in adapter.tensors().items():
+        np.testing.assert_array_equal(array, stored[name], err_msg=name)
+    assert names["c"].quantizers and adapter_for(names["model"]).views() != {}

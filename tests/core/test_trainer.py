@@ -48,5 +48,5 @@ def test_a_batch_of_three_needs_a_loss_of_its_own():
 
 
 def test_a_metric_that_is_no_number_is_refused():
-    with pytest.raises(ConfigError, match="Trainer.evaluate: returned 'good'; a number is needed"):
+    with pytest.raises(ConfigError, match=r"Trainer\.evaluate: returned 'good'; a number is needed"):
         nnc.Trainer([], evaluate=lambda model: "good").evaluate(None)
