@@ -1,4 +1,4 @@
-"""The command line: `nnc demo | layers | algorithms | schema | compress | export | bench | sensitivity`.
+"""The command line: `nnc demo | layers | algorithms | schema | compress | export | bench | sensitivity | report`.
 
 What nnc raises on purpose is printed as it is, without a traceback, and ends the program with 1; wrong usage ends it with 2.
 """
@@ -215,6 +215,25 @@ def sensitivity(
         typer.echo(json.dumps({"measure": result.measure, "before": result.before, "values": dict(result.values)}, indent=2))
     else:
         Console().print(result)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a scheduled run, or of nnc.run.")],
+    picture: Annotated[Path | None, typer.Option(help="Where the curve goes; FOLDER/curve.svg by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what each round, or stage, of a run came to, and draw parameters left against metric."""
+    from nnc.curve import draw, read_run
+
+    run = read_run(folder)
+    file = draw(run, folder / "curve.svg" if picture is None else picture)
+    if as_json:
+        typer.echo(json.dumps({**run.to_dict(), "picture": None if file is None else str(file)}, indent=2))
+        return
+    Console().print(run, highlight=False)
+    if file is not None:
+        Console().print(f"saved: {file}", highlight=False, soft_wrap=True)
 
 
 def _arrays(path: Path | None) -> dict[str, Any] | None:
