@@ -56,6 +56,7 @@ def keras_cnn() -> tuple[Any, list[Any]]:
     return model, [(np.random.default_rng(0).standard_normal((64, 28, 28, 1)).astype("f4"), np.arange(64) % 10)]
 
 
+CONFIG = {"cnn": ["Linear", "Conv2d"], "bert": ["Linear"]}
 BUILDERS = {("torch", "cnn"): torch_cnn, ("torch", "bert"): torch_bert, ("keras", "cnn"): keras_cnn}
 
 
@@ -78,7 +79,7 @@ def ratios(framework: str, model: str, names: list[str], pairs: int) -> dict[str
         (plain, data), (other, _) = BUILDERS[framework, model](), BUILDERS[framework, model]()
         used = trainer(framework, data)
         inputs = {key: value for key, value in data[0].items() if key != "labels"} if isinstance(data[0], dict) else data[0][0]
-        nnc.compress(other, [{"algorithm": name, "op_types": ["Linear", "Conv2d"]}], example_inputs=inputs, trainer=used)
+        nnc.compress(other, [{"algorithm": name, "op_types": CONFIG[model]}], example_inputs=inputs, trainer=used)
         steps = [adapter_for(each).trainer(used.loss, used.optimizer, "float32", 1) for each in (plain, other)]
         for step in steps:
             step(data[0]), step(data[0])
