@@ -91,14 +91,14 @@ def draw(run: Run, path: Path) -> Path | None:
     """Write the curve as SVG and return its path; None where no round has a metric to draw."""
     from matplotlib.figure import Figure
 
-    points = [point for point in run.points if point.metric is not None]
+    points = [(point.name, point.parameters, point.metric) for point in run.points if point.metric is not None]
     if not points:
         return None
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="parameters left", ylabel="metric", title=run.title)
-    axes.plot([point.parameters for point in points], [point.metric for point in points], marker="o")
-    for point in points:
-        axes.annotate(point.name, (point.parameters, point.metric or 0.0), textcoords="offset points", xytext=(4, 4))
+    axes.plot([left for _, left, _ in points], [metric for *_, metric in points], marker="o")
+    for name, left, metric in points:
+        axes.annotate(name, (left, metric), textcoords="offset points", xytext=(4, 4))
     axes.invert_xaxis()
     figure.savefig(path, format="svg")
     return path
