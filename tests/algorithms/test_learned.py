@@ -6,6 +6,7 @@ import pytest
 import nnc
 from nnc.errors import ConfigError
 from nnc_pruning import ADMMPruner, MovementPruner, SlimPruner
+from tests.algorithms.test_measured import leave_one_out, rank_correlation, wide
 from tests.algorithms.tiny_networks import PICTURES, ROWS, convnet, linear, seen, trainer, zero_loss
 
 WEIGHT = [[0.5, -1.0, 2.0, 0.3], [-0.7, 0.2, 0.1, -1.5]]
@@ -183,3 +184,14 @@ def test_movement_keeps_what_the_loss_would_miss(framework):
     _, masks = MovementPruner(model, [entry], trainer=trainer(framework, list(zip(x, y, strict=True)), rate=0.1, epochs=3)).compress()
 
     assert masks["fc"]["weight"].tolist() == [[True, True, False, False]]
+
+
+def test_movements_ranks_agree_with_leaving_one_channel_out(framework):
+    """Movement while the net learns, against the loss that leaving each channel out of the trained net costs."""
+    pruner = MovementPruner(wide(framework), [{"op_names": ["hidden"], "sparsity": 0.5, "warm_up": 1000, "cool_down": 2000}])
+    pruner.compress()
+    trainer(framework, ROWS, rate=0.1).train(pruner.model, epochs=15)
+    found = np.asarray(pruner.score(pruner.layers["hidden"]))
+    pruner.unwrap_model()
+
+    assert rank_correlation(found, leave_one_out(pruner.model)) > 0.5
