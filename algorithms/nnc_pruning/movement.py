@@ -8,6 +8,7 @@ The score belongs to what can leave: a channel or a head with example inputs, el
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,9 +81,14 @@ class MovementPruner(Pruner):
 
     def finish(self) -> Masks:
         numbers = trainable(self.adapter, self.name).numbers()
-        if not any(float(given[_STEP]) for (_, view), given in numbers.items() if view == _VIEW):
+        step = max((float(given[_STEP]) for (_, view), given in numbers.items() if view == _VIEW), default=0.0)
+        if not step:
             remedy = "train with nnc.Trainer or fit, or call loss = compressed.loss(loss) in your loop"
             raise ConfigError(f"{self.name}: no training step has been made, so nothing has moved; {remedy}.")
+        late = [view.entry for view in self._views.values() if view.entry.mode == "hard" and step < view.entry.cool_down]
+        if late:
+            ended = f"training ended at step {step:.0f}, before cool_down {late[0].cool_down}"
+            warnings.warn(f"{late[0].place}: {ended}: what was still due leaves at once, untrained.", UserWarning, stacklevel=2)
         return super().finish()
 
     def score(self, layer: Layer) -> Any:
