@@ -45,6 +45,7 @@ def torch_side(length: int):
 def keras_side(length: int):
     """Return what is of Keras: the same model with the same weights, and the same of the rest."""
     import keras
+
     from bert_keras import bert_classifier
 
     keras.utils.set_random_seed(0)
