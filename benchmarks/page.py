@@ -27,7 +27,8 @@ LEGEND = """
   layers are projections of an attention and how many heads they have, and the numbers of heads that layers note are patched afterwards.
   In both it leaves the width under a LayerNorm alone.
 - the last four columns: CPU seconds of the original / of the small network, in the framework and in ONNX Runtime, at batch 1 and 8. Medians
-  by turns, float32, one thread. Images have 224 x 224 pixels, texts 128 tokens.
+  by turns, float32, one thread. Images have 224 x 224 pixels (InceptionV3 and Xception: 299 x 299), texts 128 tokens. The machine was
+  shared with other work; that is why the seconds are those of the process, not of the clock on the wall.
 """
 
 
