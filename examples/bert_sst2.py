@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -39,7 +42,7 @@ def torch_side(length: int):
         with torch.no_grad():
             return model(**inputs(ids, mask)).logits.argmax(1).numpy()
 
-    return model, loss, lambda parameters: torch.optim.AdamW(parameters, lr=3e-5, weight_decay=0.01), predict, inputs
+    return model, loss, lambda parameters: torch.optim.AdamW(parameters, lr=5e-5, weight_decay=0.01), predict, inputs
 
 
 def keras_side(length: int):
@@ -65,12 +68,42 @@ def keras_side(length: int):
     def predict(model, ids, mask):
         return np.asarray(model(inputs(ids, mask), training=False)).argmax(1)
 
-    return model, loss, lambda _: keras.optimizers.AdamW(3e-5, weight_decay=0.01), predict, inputs
+    return model, loss, lambda _: keras.optimizers.AdamW(5e-5, weight_decay=0.01), predict, inputs
+
+
+SIDES = {"torch": torch_side, "keras": keras_side}
+
+
+@dataclass(frozen=True)
+class Task:
+    """The model of one framework, a trainer on SST-2, example inputs, the function that makes more of them, and steps in an epoch."""
+
+    model: Any
+    trainer: nnc.Trainer
+    example: Any
+    inputs: Callable[[Any, Any], Any]
+    steps: int
+
+
+def prepare(framework: str, sentences: int = 20_000, length: int = 64, batch: int = 32) -> Task:
+    """Read the data and the checkpoint."""
+    model, loss, optimizer, predict, inputs = SIDES[framework](length)
+    texts, labels = sst2.sentences("train", sentences)
+    train = sst2.tokens(texts, length)
+    dev_texts, dev_labels = sst2.sentences("dev")
+    dev = sst2.tokens(dev_texts, length)
+
+    def accuracy(model) -> float:
+        rows = sst2.batches(dev, dev_labels, 64, shuffle=False)()
+        return float(np.mean(np.concatenate([predict(model, ids, mask) == wanted for ids, mask, wanted in rows])))
+
+    trainer = nnc.Trainer(sst2.batches(train, labels, batch), loss, optimizer, accuracy)
+    return Task(model, trainer, inputs(dev["ids"][:2], dev["mask"][:2]), inputs, -(-len(labels) // batch))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--framework", choices=("torch", "keras"), required=True)
+    parser.add_argument("--framework", choices=sorted(SIDES), required=True)
     parser.add_argument("--sentences", type=int, default=20_000, help="how many training sentences")
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
@@ -78,24 +111,13 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, help="another recipe than the framework's own")
     args = parser.parse_args()
 
-    model, loss, optimizer, predict, inputs = {"torch": torch_side, "keras": keras_side}[args.framework](args.length)
-    texts, labels = sst2.sentences("train", args.sentences)
-    train = sst2.tokens(texts, args.length)
-    dev_texts, dev_labels = sst2.sentences("dev")
-    dev = sst2.tokens(dev_texts, args.length)
-
-    def accuracy(model) -> float:
-        rows = sst2.batches(dev, dev_labels, 64, shuffle=False)()
-        return float(np.mean(np.concatenate([predict(model, ids, mask) == wanted for ids, mask, wanted in rows])))
-
-    trainer = nnc.Trainer(sst2.batches(train, labels, args.batch), loss, optimizer, accuracy)
-    example = inputs(dev["ids"][:2], dev["mask"][:2])
+    task = prepare(args.framework, args.sentences, args.length, args.batch)
     folder = args.folder or Path("out") / f"bert_sst2_{args.framework}"
     recipe = args.recipe or Path(__file__).with_name(f"bert_sst2_{args.framework}.yaml")
     console = Console()
-    result = nnc.run(model, recipe, trainer=trainer, example_inputs=example, folder=folder)
+    result = nnc.run(task.model, recipe, trainer=task.trainer, example_inputs=task.example, folder=folder)
     console.print(result)
-    report = nnc.report(model, result.model, example)
+    report = nnc.report(task.model, result.model, task.example)
     console.print(report)
     (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=1), "utf-8")
 
