@@ -1,4 +1,4 @@
-"""One architecture: pruned by half and shrunk, checked, timed; prints JSON: `python architecture.py torch ResNet-50 proof`.
+"""One architecture: pruned by half and shrunk, checked, timed; prints JSON: `python architecture.py torch ResNet-50 proof speed`.
 
 Half of the channels, heads and neurons leave by L1 norm over groups; the width under a LayerNorm stays. The proof is made here again,
 on inputs other than the example: the masked model, run through its masks, against the small one.
@@ -6,17 +6,17 @@ on inputs other than the example: the masked model, run through its masks, again
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 import nnc
-from kinds import KINDS, Kind
+from kinds import KINDS
 from nnc.latency import hardware
 from nnc.registry import adapter_for
 from nnc.report import footprint
@@ -25,27 +25,21 @@ from nnc_pruning import L1NormPruner
 HALF = [{"sparsity": 0.5}]
 
 
-def measure(framework: str, name: str, part: str) -> dict[str, Any]:
-    """Return what the table says of one architecture: the part "proof" (sizes, exactness, the peer) or "speed"."""
+def measure(framework: str, name: str, parts: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield, part by part, what the table says of one architecture: "proof" (sizes, exactness, the peer) or "speed"."""
     kind = KINDS[framework]()
     build, inputs = kind.zoo[name]
     model, example = kind.built(build, 1), inputs(1)
-    found = _proven(kind, model, build, inputs, example) if part == "proof" else _timed(kind, model, build, inputs, example)
-    return found | {"hardware": hardware(), "versions": {each: version(each) for each in kind.packages}}
-
-
-def _proven(kind: Kind, model: Any, build: Any, inputs: Any, example: Any) -> dict[str, Any]:
     small, masks, kept = shrunk(model, example)
-    before, after = (_size(each, example) for each in (model, small))
-    sizes = {"parameters": [before.parameters, after.parameters], "macs": [before.macs, after.macs], "kept": kept}
-    proof = _proof(model, small, masks, kind.unseen(inputs))
-    del small, masks
-    gc.collect()
-    return {**sizes, **proof, "peer": kind.peer(build, example)}
-
-
-def _timed(kind: Kind, model: Any, build: Any, inputs: Any, example: Any) -> dict[str, Any]:
-    return {"latency": kind.latencies(model, shrunk(model, example)[0], build, inputs, shrunk)}
+    conditions = {"hardware": hardware(), "versions": {each: version(each) for each in kind.packages}}
+    for part in parts:
+        if part == "proof":
+            before, after = (_size(each, example) for each in (model, small))
+            sizes = {"parameters": [before.parameters, after.parameters], "macs": [before.macs, after.macs], "kept": kept}
+            proof = _proof(model, small, masks, kind.unseen(inputs))
+            yield {**sizes, **proof, "peer": kind.peer(build, example), **conditions}
+        else:
+            yield {"latency": kind.latencies(model, small, build, inputs, shrunk), **conditions}
 
 
 def shrunk(model: Any, example: Any) -> tuple[Any, Any, int]:
@@ -78,4 +72,5 @@ def _apart(left: Any, right: Any) -> float:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    print(json.dumps(measure(*sys.argv[1:])))
+    for found in measure(*sys.argv[1:3], sys.argv[3:]):
+        print(json.dumps(found), flush=True)

@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,10 +65,10 @@ def main(
     asked = [(framework, name) for framework, names in NAMES.items() for name in names if not only or name in only or framework in only]
     if not asked:
         raise typer.BadParameter(f"no such architecture; there are {', '.join(name for names in NAMES.values() for name in names)}")
-    # First what holds, of all; then how fast it is.
-    missing = [] if show else [(row, each) for each in part for row in asked if redo or not _has(row, each)]
-    for row, each in track(missing, "measuring", console=Console(stderr=True), disable=not missing):
-        _note(row, each, measure(*row, each))
+    missing = {} if show else {row: wanted for row in asked if (wanted := [each for each in part if redo or not _has(row, each)])}
+    for row, wanted in track(missing.items(), "measuring", console=Console(stderr=True), disable=not missing):
+        for each, found in measure(*row, wanted).items():
+            _note(row, each, found)
         _write()
     results = _write()
     chosen = {row: result for row, result in results.items() if row in asked}
@@ -79,19 +80,20 @@ def main(
         (console if console.is_terminal else Console(width=180)).print(shown(chosen))
 
 
-def measure(framework: str, name: str, part: str) -> dict[str, Any]:
-    """Return what architecture.py prints, or why it failed."""
+def measure(framework: str, name: str, parts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return for each part what architecture.py prints, or why it failed."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, str(HERE / "architecture.py"), framework, name, part]
+    command = [sys.executable, str(HERE / "architecture.py"), framework, name, *parts]
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT)
+        printed, complaints = done.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        return {"error": f"took longer than {LIMIT} s"}
-    lines = [line for line in (done.stderr if done.returncode else done.stdout).splitlines() if line.strip()]
-    if done.returncode:
-        return {"error": lines[-1][:300] if lines else f"exit status {done.returncode}"}
-    result: dict[str, Any] = json.loads(lines[-1])
-    return result
+        done.kill()
+        printed, complaints = done.communicate()[0], f"took longer than {LIMIT} s"
+    found: list[dict[str, Any]] = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    lines = [line for line in complaints.splitlines() if line.strip()]
+    failed = {"error": lines[-1][:300] if lines else f"exit status {done.returncode}"}
+    return {part: found[number] if number < len(found) else failed for number, part in enumerate(parts)}
 
 
 def _write() -> dict[tuple[str, str], dict[str, Any]]:

@@ -14,9 +14,9 @@ def medians_by_turns(calls: Sequence[Callable[[], object]]) -> list[float]:
     """Return the median CPU seconds of each call, measured by turns after a warm-up."""
     for call in calls:
         call()
-    once = sum(_seconds(call) for call in calls)
-    repeats = int(min(MOST, max(FEWEST, BUDGET / once)))
-    rounds = [[_seconds(call) for call in calls] for _ in range(repeats)]
+    rounds = [[_seconds(call) for call in calls]]
+    repeats = int(min(MOST, max(FEWEST, BUDGET / sum(rounds[0]))))
+    rounds += [[_seconds(call) for call in calls] for _ in range(repeats - 1)]
     return [median(seconds) for seconds in zip(*rounds, strict=True)]
 
 

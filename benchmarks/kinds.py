@@ -116,11 +116,13 @@ class Onnx(Kind):
         return [array[1:] for array in inputs(2)]
 
     def latencies(self, model: Any, small: Any, build: Any, inputs: Any, shrunk: Any) -> dict[str, Any]:
-        return {"onnxruntime": {str(batch): attempt(lambda b=batch: self._at(b, build, inputs(b), shrunk)) for batch in BATCHES}}
+        def pair(batch: int) -> list[float]:
+            if batch == 1:
+                return saved((model, small), inputs(1))
+            larger = build(batch)
+            return saved((larger, shrunk(larger, inputs(batch))[0]), inputs(batch))
 
-    def _at(self, batch: int, build: Any, inputs: Any, shrunk: Any) -> list[float]:
-        model = build(batch)
-        return saved((model, shrunk(model, inputs)[0]), inputs)
+        return {"onnxruntime": {str(batch): attempt(lambda b=batch: pair(b)) for batch in BATCHES}}
 
 
 def attempt(call: Callable[[], Any]) -> Any:
