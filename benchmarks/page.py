@@ -41,7 +41,7 @@ def write_page(results: Results, missing: Sequence[str], folder: Path) -> None:
     for framework, title in TITLES.items():
         rows = [row(name, result) for (kind, name), result in results.items() if kind == framework]
         if rows:
-            parts += [f"## {title}\n", _markdown(rows, framework)]
+            parts += [f"## {title}\n", _markdown(rows, framework), *_obstacles(results, framework)]
     parts += ["## What the columns say", LEGEND, "## What holds\n", _summary(results, missing), "\n## Conditions\n", _conditions(results)]
     (folder / "architectures.md").write_text("\n".join(parts), encoding="utf-8")
 
@@ -51,6 +51,18 @@ def _markdown(rows: list[list[str]], framework: str) -> str:
     lines = ["| " + " | ".join(COLUMNS[number] for number in used) + " |", "|---" * len(used) + "|"]
     lines += ["| " + " | ".join(cells[number] for number in used) + " |" for cells in rows]
     return "\n".join(lines) + "\n"
+
+
+def _obstacles(results: Results, framework: str) -> list[str]:
+    """Say below a table why a part of a row is missing."""
+    lines = []
+    for (kind, name), result in results.items():
+        reasons = {key.removeprefix("error in "): text for key, text in result.items() if key.startswith("error in ")}
+        for where, by_batch in result.get("latency", {}).items():
+            reasons |= {f"{where}, batch {batch}": text for batch, text in by_batch.items() if isinstance(text, str)}
+        if kind == framework:
+            lines += [f"- {name}, {place}: {reason}" for place, reason in reasons.items()]
+    return ["\n".join(lines) + "\n"] if lines else []
 
 
 def _summary(results: Results, missing: Sequence[str]) -> str:
