@@ -20,7 +20,7 @@ from nnc.graph.values import Values
 class Contraction:
     """An axis that `node` sums over: axis number `axis` of `tensor`; `safe[i]` says that index i may leave it.
 
-    `constant[i]`, where not zero, must then be folded into the bias through the weight. `reason` explains an unsafe index.
+    `constant[i]`, where not zero, must then be folded through the weight into `bias`, a path. `reason` explains an unsafe index.
     """
 
     node: Node
@@ -29,6 +29,7 @@ class Contraction:
     safe: Array
     reason: str
     constant: Array | None = None
+    bias: str = ""
 
 
 def contractions(graph: Graph, values: Values) -> Iterator[Contraction]:
@@ -74,10 +75,31 @@ def _weighted(node: Node, weight: Tensor, inputs: Array, values: Values, reason:
     constant = np.where(unread, 0.0, np.nan_to_num(inputs))
     if not constant.any():
         return Contraction(node, weight, 1, safe, f"{_reader(node)} {reason}")
-    if weight.role != "parameter":
+    bias = _bias(node, weight)
+    if not bias:
         safe &= (constant == 0).all(axis=0)
         return Contraction(node, weight, 1, safe, f"{_reader(node)} reads a constant from it and has no bias to take it")
-    return Contraction(node, weight, 1, safe, f"{_reader(node)} {reason}", constant)
+    return Contraction(node, weight, 1, safe, f"{_reader(node)} {reason}", constant, bias)
+
+
+def _bias(node: Node, weight: Tensor) -> str:
+    """Return the path of the bias that takes a constant, "" where there is none; a layer that lacks one is given it."""
+    bias = node.inputs[2]
+    if weight.role != "parameter":
+        return ""
+    if node.kind == "recurrent" or not weight.name.endswith("weight"):
+        return bias.name if bias is not None and bias.role == "parameter" else ""
+    return weight.name.removesuffix("weight") + "bias"
+
+
+def recurrent(node: Node, values: Values) -> Iterator[Contraction]:
+    """The input is summed over as in a linear layer; the state must be zero at every step, the first included."""
+    x, weight = _inputs(node)
+    state, recurrent_weight = node.outputs[0], node.inputs[5]
+    assert recurrent_weight is not None
+    yield _weighted(node, weight, values.along(x, len(x.shape) - 1)[None], values, "still reads it")
+    units = values.along(state, len(state.shape) - 1)
+    yield _weighted(node, recurrent_weight, np.where(units == 0, 0.0, np.nan)[None], values, "still reads it as its state")
 
 
 def matmul(node: Node, values: Values) -> Iterator[Contraction]:
@@ -97,7 +119,7 @@ def reduce(node: Node, values: Values) -> Iterator[Contraction]:
 
 
 def _reader(node: Node) -> str:
-    return node.layer if node.layer and node.kind in ("linear", "conv") else node.place
+    return node.layer if node.layer and node.kind in ("linear", "conv", "recurrent") else node.place
 
 
 FIND: dict[str, Callable[[Node, Values], Iterator[Contraction]]] = {
@@ -105,4 +127,5 @@ FIND: dict[str, Callable[[Node, Values], Iterator[Contraction]]] = {
     "conv": conv,
     "matmul": matmul,
     "reduce": reduce,
+    "recurrent": recurrent,
 }

@@ -46,6 +46,9 @@ KINDS: Mapping[str, str] = {
     "sizes as the user's code gave them, parts: the list of all the outputs. looked_up: True where sizes is the index itself",
     "select": "(x): axis; one index of it is taken and the axis is gone",
     "pad": "(x): axes that grow, value",
+    "recurrent": "(x, weight, bias, h, c, recurrent_weight, recurrent_bias): one direction of an LSTM, GRU or RNN; x (..., in), weight "
+    "(gates * hidden, in), recurrent_weight (gates * hidden, hidden); h and c None where they start at zero. cell: lstm, gru or rnn; "
+    "order: its gates as they are stored; activations: of the gates, the candidate, and an LSTM's memory. Every output ends in hidden",
     "embedding": "(indices, weight): weight (rows, width); output (*indices, width)",
     "unknown": "(*xs): pins every axis of everything that it reads and writes",
 }

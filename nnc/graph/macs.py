@@ -17,6 +17,8 @@ def macs(graph: Graph, shapes: Mapping[Tensor, Shape] | None = None) -> int:
 
 
 def _of(node: Node, shapes: Mapping[Tensor, Shape]) -> int:
+    if node.kind == "recurrent":
+        return _of_recurrent(node, shapes)
     x, weight = (*node.inputs, None, None)[:2]
     if x is None or weight is None or node.kind not in ("linear", "conv", "matmul"):
         return 0
@@ -28,3 +30,11 @@ def _of(node: Node, shapes: Mapping[Tensor, Shape]) -> int:
     # A transposed convolution spends one kernel per input position, the others one per output position.
     positions = prod(given) // given[node.attrs["channel_axis"]] * kernel[0] if node.attrs["transposed"] else prod(result)
     return positions * prod(kernel[1:])
+
+
+def _of_recurrent(node: Node, shapes: Mapping[Tensor, Shape]) -> int:
+    """Each step of each sequence spends both of the weights once."""
+    x, weight, *_, recurrent_weight, _ = node.inputs
+    assert x is not None and weight is not None and recurrent_weight is not None
+    given, *weights = (shapes.get(tensor, tensor.shape) for tensor in (x, weight, recurrent_weight))
+    return prod(given[:-1]) * sum(map(prod, weights))

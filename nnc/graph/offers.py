@@ -77,6 +77,7 @@ _CARRYING = frozenset(["binary", "concat", "expand", "identity", "layer_norm", "
 _STATISTICS = ("running_mean", "running_var")
 #: The axis of a parameter, by its place among the inputs, along which these make numbers. They sum over the others.
 _MAKING = {"linear": {1: 0, 2: 0}, "conv": {1: 0, 2: 0}, "embedding": {1: 1}, "batch_norm": {1: 0, 2: 0}}
+_MAKING["recurrent"] = {1: 0, 2: 0, 5: 0, 6: 0}
 
 
 def producers(graph: Graph) -> frozenset[tuple[str, int]]:

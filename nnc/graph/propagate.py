@@ -154,7 +154,7 @@ def _folds(state: _State, summed: list[Contraction]) -> dict[str, Array]:
     constants: dict[str, tuple[Contraction, Array]] = {}
     for contraction in summed:
         weight = contraction.tensor
-        if weight.role != "parameter" or contraction.node.kind not in ("linear", "conv"):
+        if weight.role != "parameter" or contraction.node.kind not in ("linear", "conv", "recurrent"):
             continue
         groups = contraction.node.attrs.get("groups", 1)
         mine = np.zeros((groups, weight.shape[1])) if contraction.constant is None else contraction.constant
@@ -165,10 +165,10 @@ def _folds(state: _State, summed: list[Contraction]) -> dict[str, Array]:
                 disagree = state.labels.classes(factor)[~factor.all_along(~differs)]
                 _stay(state, disagree, f"{weight.name} is used twice, on different constants")
     folds = {}
-    for name, (contraction, constant) in constants.items():
+    for contraction, constant in constants.values():
         addend = _addend(state, contraction, constant)
         if addend is not None:
-            folds[name.removesuffix("weight") + "bias"] = addend
+            folds[contraction.bias] = addend
     return folds
 
 

@@ -281,6 +281,25 @@ def embedding(node: Node, axes: Axes) -> None:
     axes.pin(axes[weight][0], f"a row of the table of {node.place}")
 
 
+def recurrent(node: Node, axes: Axes) -> None:
+    """A unit is a row of every gate, a column of the recurrent weight, and a number of every state."""
+    x, weight, bias, state, memory, recurrent_weight, recurrent_bias = node.inputs
+    assert x is not None and weight is not None and recurrent_weight is not None
+    units = axes[recurrent_weight][1]
+    gates = axes.axis(weight.shape[0] // axes.sizes[units])
+    axes.pin(gates, f"the gates of {node.place}")
+    axes.eq(axes[x][-1], axes[weight][1])
+    for rows in (weight, bias, recurrent_weight, recurrent_bias):
+        if rows is not None:
+            axes.reshape([axes[rows][0]], [gates, units])
+    for tensor in (state, memory, *node.outputs):
+        if tensor is not None:
+            axes.eq(axes[tensor][-1], units)
+    for tensor in (x, state, memory, *node.outputs):
+        if tensor is not None:
+            _pin_others(tensor, {len(tensor.shape) - 1}, f"a position, to {node.place}", axes)
+
+
 RULES: dict[str, Rule] = {
     "identity": identity,
     "pointwise": same,
@@ -303,5 +322,6 @@ RULES: dict[str, Rule] = {
     "select": select,
     "pad": pad,
     "embedding": embedding,
+    "recurrent": recurrent,
     "unknown": unknown,
 }

@@ -15,6 +15,7 @@ import numpy as np
 from nnc.graph import moves
 from nnc.graph.ir import Array, Graph, Node, Tensor
 from nnc.graph.known import Known, Values, single
+from nnc.graph.recurrent import stays_zero
 
 __all__ = ["TRANSFER", "Known", "Values", "analyse", "weighted"]
 
@@ -99,7 +100,7 @@ def _combine(node: Node, left: Array, right: Array, size: int) -> Array:
 def linear(node: Node, values: Values) -> None:
     x, y = single(node)
     inputs = values.along(x, len(x.shape) - 1)
-    values.put(y, {len(y.shape) - 1: _contract(node, values, inputs[None], 1)})
+    values.put(y, {len(y.shape) - 1: _contract(node.inputs[1], node.inputs[2], values, inputs[None], 1)})
 
 
 def conv(node: Node, values: Values) -> None:
@@ -109,26 +110,33 @@ def conv(node: Node, values: Values) -> None:
     inputs = values.along(x, channel)
     if node.attrs["padded"] or node.attrs["transposed"]:
         inputs = np.where(inputs == 0, 0.0, np.nan)
-    values.put(y, {channel: _contract(node, values, inputs.reshape(groups, -1), groups)})
+    values.put(y, {channel: _contract(node.inputs[1], node.inputs[2], values, inputs.reshape(groups, -1), groups)})
 
 
-def _contract(node: Node, values: Values, inputs: Array, groups: int) -> Array:
+def recurrent(node: Node, values: Values) -> None:
+    zero = np.where(stays_zero(node, values, _contract), 0.0, np.nan)
+    for y in node.outputs:
+        values.put(y, {len(y.shape) - 1: zero})
+
+
+def _contract(weight: Tensor | None, bias: Tensor | None, values: Values, inputs: Array, groups: int) -> Array:
     """Return the known output channels of a weighted sum, `(out,)`, given the known inputs `(groups, in / groups)`.
 
     An output is known where each of its unmasked weights meets a known input.
     """
-    _, weight, bias = node.inputs
     assert weight is not None
     outputs, width = weight.shape[:2]
     unknown = np.isnan(inputs)  # (groups, in / groups)
     alive = values.alive(weight)
     if alive is None:
         known = np.repeat(~unknown.any(axis=1), outputs // groups)
+        if weight.role == "value":  # a part of a parameter
+            known = (known & ~np.nan_to_num(inputs).any()) | (values.along(weight, 0) == 0)
     else:
         meets = alive.reshape(groups, -1, width) & unknown[:, None, :]
         known = ~meets.any(axis=2).reshape(-1)
     result = np.where(known, 0.0, np.nan)
-    if known.any() and (np.nan_to_num(inputs) != 0).any():
+    if known.any() and weight.data is not None and (np.nan_to_num(inputs) != 0).any():
         result[known] = weighted(values.numbers(weight), np.nan_to_num(inputs), groups)[known]
     return result + values.along(bias, 0) if bias is not None else result
 
@@ -224,4 +232,5 @@ TRANSFER: dict[str, Callable[[Node, Values], None]] = {
     "select": moves.select,
     "pad": moves.pad,
     "embedding": moves.embedding,
+    "recurrent": recurrent,
 }
