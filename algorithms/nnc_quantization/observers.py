@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from math import frexp
 from typing import ClassVar
 
 import numpy as np
@@ -22,8 +23,8 @@ import numpy as np
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array
 
-#: Bins of a histogram of |x|.
-BINS = 2048
+#: Bins of a histogram of |x|; at least half of them lie below the largest.
+BINS = 4096
 
 
 class Observer(ABC):
@@ -121,7 +122,10 @@ class Average(Observer):
 
 
 class HistogramObserver(Observer):
-    """Keeps a histogram of |x|. Where a batch goes beyond it, neighbouring bins become one until it does not."""
+    """Keeps a histogram of |x| whose bins are as wide as a power of two, the smallest with which all numbers find a bin.
+
+    Where a batch goes beyond, pairs of bins become one, which is exact: the histogram is the same in whatever order the batches come.
+    """
 
     def __init__(self, bits: int = 8) -> None:
         super().__init__(bits)
@@ -129,16 +133,16 @@ class HistogramObserver(Observer):
         self.width = 0.0
 
     def note(self, batch: Array, largest: float) -> None:
-        if not self.width:
-            self.width = largest / BINS
-        while self.width and largest > self.width * BINS:
+        if not largest:
+            self.counts[0] += batch.size
+            return
+        width = 2.0 ** frexp(largest)[1] / BINS
+        self.width = self.width or width
+        while self.width < width:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, np.int64)])
             self.width *= 2
-        if self.width:
-            bins = np.minimum((np.abs(batch).ravel() * np.float32(1 / self.width)).astype(np.int32), BINS - 1)
-            self.counts += np.bincount(bins, minlength=BINS)
-        else:
-            self.counts[0] += batch.size
+        bins = np.abs(batch.ravel() * np.float32(1 / self.width)).astype(np.int32)
+        self.counts += np.bincount(bins, minlength=BINS)
 
     @property
     def top(self) -> float:
@@ -181,7 +185,8 @@ class Entropy(HistogramObserver):
     """The range whose histogram, on the grid, diverges least from the one that was seen, by Kullback and Leibler.
 
     Migacz, 8-bit inference with TensorRT, GTC 2017: of the first i bins, i from 2^(bits-1) up, what lies beyond is added to the last;
-    Q has as many bins as the grid has levels, spread evenly over the bins that hold anything.
+    Q has as many bins as the grid has levels, spread evenly over the bins that hold anything. An i whose last bin is empty is left out:
+    Q has nothing there, and what lies beyond would diverge without end.
     """
 
     name = "kl"
@@ -190,31 +195,36 @@ class Entropy(HistogramObserver):
         levels = 2 ** (self.bits - 1)
         if not self.counts[levels:].any():
             return self.top
-        ends = range(levels, BINS + 1)
-        divergences = [self._divergence(end, levels) for end in ends]
-        return min(self.top, (ends[int(np.argmin(divergences))] + 0.5) * self.width)
+        ends = np.arange(levels, BINS + 1)
+        ends = ends[self.counts[ends - 1] > 0]
+        return min(self.top, float((ends[np.argmin(self._divergences(ends, levels))] + 0.5) * self.width))
 
-    def _divergence(self, end: int, levels: int) -> float:
-        seen = self.counts[:end].astype(np.float64)
-        kept = seen > 0
-        merged = np.arange(end) * levels // end
-        sums = np.bincount(merged, seen, levels)
-        holds = np.bincount(merged, kept, levels)
-        spread = np.where(kept, (sums / np.maximum(holds, 1))[merged], 0.0)
-        seen[-1] += self.counts[end:].sum()
-        p, q = seen / seen.sum(), spread / max(spread.sum(), 1.0)
-        both = p > 0
-        if (q[both] == 0).any():
-            p, q = _smoothed(p), _smoothed(q)
-            both = p > 0
-        return float((p[both] * np.log(p[both] / q[both])).sum())
+    def _divergences(self, ends: Array, levels: int) -> Array:
+        """Return sum p log(p / q) for each number of bins in `ends`, whose last bins all hold something.
+
+        With counts c, beyond the end o, n in all, and q = s_g / h_g / S within the group g of h_g bins that hold anything:
+        sum p log p = (sum c log c) / n - log n, sum p log q = (sum over g of (s_g + o in the last) log(s_g / h_g)) / n - log S.
+        """
+        counts = self.counts.astype(np.float64)
+        total, last = counts.sum(), counts[ends - 1]
+        within = _before(counts)[ends]
+        beyond = total - within
+        own = _before(_times_log(counts))[ends] - _times_log(last) + _times_log(last + beyond)
+        edges = -(-np.arange(levels + 1) * ends[:, None] // levels)  # (ends, levels + 1)
+        sums = np.diff(_before(counts)[edges], axis=1)
+        holds = np.diff(_before(counts > 0)[edges], axis=1)
+        logs = np.log(np.maximum(sums, 1) / np.maximum(holds, 1))
+        sums[:, -1] += beyond
+        return np.asarray((own - (sums * logs).sum(axis=1)) / total - np.log(total) + np.log(within))
 
 
-def _smoothed(distribution: Array) -> Array:
-    """Give empty bins a little of what the others have."""
-    empty = distribution == 0
-    taken = 1e-4 * empty.sum() / max((~empty).sum(), 1)
-    return np.where(empty, 1e-4, np.maximum(distribution - taken, 1e-12))
+def _before(numbers: Array) -> Array:
+    """Return the sum of the numbers in front of each place, and of all of them."""
+    return np.concatenate([[0.0], np.cumsum(numbers, dtype=np.float64)])
+
+
+def _times_log(numbers: Array) -> Array:
+    return np.asarray(numbers * np.log(np.maximum(numbers, 1)))
 
 
 _ALL: tuple[type[Observer], ...] = (MinMax, AbsMax, MovingAverageAbsMax, Average, Percentile, MeanSquaredError, Entropy)
