@@ -37,6 +37,7 @@ from nnc.trainer import inputs_and_targets
 from nnc.views import Learning, Site
 from nnc_quantization.calibration import Ranges, measure, read_ranges, write_ranges
 from nnc_quantization.improve import Improvement
+from nnc_quantization.joints import joints
 from nnc_quantization.observers import OBSERVERS, Observer
 from nnc_quantization.sharing import shared_inputs
 from nnc_quantization.views import (
@@ -75,13 +76,14 @@ class CalibratedQuantizer(Quantizer):
         self.layers: dict[str, Layer] = {layer.name: layer for layer in layers if layer.name in self._governed}
         self.ranges: Ranges | None = None
         self._made: dict[Site, Quantised] | None = None
+        self._seen: tuple[dict[Site, str], dict[Site, str]] | None = None
         for name in self.layers:
             for tensor in ("input", "output"):
                 self._observer(name, tensor)
 
     @staticmethod
     def treats(layer: Layer) -> bool:
-        return len(layer.parameters.get("weight", ())) > 1
+        return len(layer.parameters.get("weight", ())) > 1 and "recurrent_weight" not in layer.parameters
 
     @abstractmethod
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
@@ -96,10 +98,11 @@ class CalibratedQuantizer(Quantizer):
 
         Raises `ConfigError` for data that is missing, empty or not finite.
         """
-        observers = {site: self._observer(*_parts(site)) for site in self._activations()}
+        observers = self._observers()
         if observers:
             adapter = trainable(self.adapter, self.name)
-            self.ranges = measure(adapter, self._batches() if batches is None else batches, observers)
+            measured = measure(adapter, self._batches() if batches is None else batches, dict(observers.values()))
+            self.ranges = {site: measured[first] for site, (first, _) in observers.items()}
         else:
             self.ranges = {}
         self._made = None
@@ -117,7 +120,7 @@ class CalibratedQuantizer(Quantizer):
         missing = [str(site) for site in self._activations() if site not in ranges]
         if missing:
             raise ConfigError(f"{path}: holds no range of {', '.join(missing[:3])}; it was measured on another model or config_list.")
-        self.ranges, self._made = ranges, None
+        self.ranges, self._made = {site: ranges[site] for site in self._activations()}, None
 
     def views(self) -> Mapping[Site, tuple[Quantised, ...]]:
         return {site: (view,) for site, view in self._views().items()}
@@ -168,11 +171,12 @@ class CalibratedQuantizer(Quantizer):
         if self.ranges is None:
             self.calibrate()
         assert self.ranges is not None
-        shared = shared_inputs(self.adapter, self.example_inputs, self.ranges)
+        sites = [site for site in self._activations() if site in self.ranges]
+        shared, _ = self._structure()
         found = {}
-        for site, limits in self.ranges.items():
-            layer, tensor = _parts(site)
-            found[site] = self.activation_view(site, self._bits(layer, tensor), self._entry(layer), limits, shared.get(site, ""))
+        for site in sites:
+            entry, bits = self._entry(self._owner(site)), self._bits(self._owner(site), site.tensor)
+            found[site] = self.activation_view(site, bits, entry, self.ranges[site], shared.get(site, ""))
         return found
 
     def _bits(self, layer: str, tensor: str) -> int:
@@ -186,7 +190,36 @@ class CalibratedQuantizer(Quantizer):
     def _activations(self) -> list[Site]:
         """Return the sites of activations; what an embedding is given are indices, which stay."""
         wanted = ((name, tensor) for name in self.layers for tensor in ("input", "output") if tensor in self._entry(name).quant_types)
-        return [Site(name, tensor) for name, tensor in wanted if tensor == "output" or "Embedding" not in self.layers[name].op_types]
+        found = [Site(name, tensor) for name, tensor in wanted if tensor == "output" or "Embedding" not in self.layers[name].op_types]
+        return list(dict.fromkeys([*found, *self._joints()]))
+
+    def _joints(self) -> dict[Site, str]:
+        """Return the outputs beside the entries' own that need a grid, with the layer whose entry says which; see `joints`."""
+        return self._structure()[1]
+
+    def _structure(self) -> tuple[dict[Site, str], dict[Site, str]]:
+        """Return what the model's graph says: names of the inputs that layers share, and the joints. Without example inputs, nothing."""
+        if self._seen is None and self.example_inputs is not None:
+            with unmasked(self.adapter):
+                graph = self.adapter.structure(self.example_inputs)
+            both = [name for name in self.layers if {"weight", "input"} <= set(self._entry(name).quant_types)]
+            self._seen = shared_inputs(graph, [Site(name, "input") for name in self.layers]), joints(graph, both)
+        return self._seen or ({}, {})
+
+    def _owner(self, site: Site) -> str:
+        """Return the layer whose entry governs a site."""
+        return site.layer if site.layer in self.layers else self._joints()[site]
+
+    def _observers(self) -> dict[Site, tuple[Site, Observer]]:
+        """Return who measures each activation: the observer, and the site that it stands at; sites of one tensor have one."""
+        sites = self._activations()
+        shared, _ = self._structure()
+        known: dict[Any, tuple[Site, Observer]] = {}
+        found = {}
+        for site in sites:
+            observer = self._observer(self._owner(site), site.tensor)
+            found[site] = known.setdefault((shared.get(site, site), type(observer), observer.bits), (site, observer))
+        return found
 
     def _observer(self, layer: str, tensor: str) -> Observer:
         entry = self._entry(layer)
@@ -332,7 +365,7 @@ class PACTQuantizer(STEQuantizer):
 
     def objectives(self) -> Sequence[Objective]:
         clipped = {site: view for site, view in self._views().items() if isinstance(view, Clipped)}
-        decays = {site: self._entry(site.layer).alpha_decay * view.alpha**2 for site, view in clipped.items()}
+        decays = {site: self._entry(self._owner(site)).alpha_decay * view.alpha**2 for site, view in clipped.items()}
         return (AlphaDecay(decays),) if decays else ()
 
 
@@ -378,10 +411,6 @@ class BNNQuantizer(STEQuantizer):
 
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
         return Binary()
-
-
-def _parts(site: Site) -> tuple[str, str]:
-    return site.layer, site.tensor
 
 
 def _limits(grid: Any) -> tuple[float, float]:

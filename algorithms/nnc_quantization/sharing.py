@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
-from nnc.adapter import Adapter
 from nnc.graph.ir import Graph, Tensor
-from nnc.masks import unmasked
 from nnc.views import Site
 
 
-def shared_inputs(adapter: Adapter, example_inputs: Any, sites: Collection[Site]) -> dict[Site, str]:
-    """Return a name for each tensor that several of the sites are given; without example inputs nothing is known."""
-    if example_inputs is None:
-        return {}
-    with unmasked(adapter):
-        graph = adapter.structure(example_inputs)
+def shared_inputs(graph: Graph, sites: Collection[Site]) -> dict[Site, str]:
+    """Return a name for each tensor that several of the sites are given."""
     readers: dict[Tensor, list[Site]] = {}
     for site in sites:
         tensor = _input_of(graph, site.layer) if site.tensor == "input" else None
