@@ -28,18 +28,31 @@ NEUTRAL: Mapping[str, str] = MappingProxyType({"MultiheadAttention": "MultiHeadA
 
 #: What nn.MultiheadAttention calls the weight and the bias of its queries, keys and values, and what they are here.
 _PACKED: Mapping[str, str] = MappingProxyType({"in_proj_weight": "weight", "in_proj_bias": "bias"})
+#: What the cells of nn.RNN, LSTM and GRU call theirs; a layer of several cells adds a number to the name, this is its first cell.
+_RECURRENT = {"weight_ih": "weight", "weight_hh": "recurrent_weight", "bias_ih": "bias", "bias_hh": "recurrent_bias"}
+_FIRST: Mapping[str, str] = MappingProxyType({f"{own}{end}": name for own, name in _RECURRENT.items() for end in ("", "_l0")})
 
 
 def public(module: nn.Module, parameter: str) -> str:
     """Return the canonical name of a module's parameter; most are torch's own."""
-    return _PACKED.get(parameter, parameter) if isinstance(module, nn.MultiheadAttention) else parameter
+    return _names(module).get(parameter, parameter)
 
 
 def private(module: nn.Module, parameter: str) -> str:
     """Return torch's name of a module's parameter, given the canonical one."""
+    names = _names(module)
+    return (
+        next((own for own, name in names.items() if name == parameter and own in stored_parameters(module)), parameter)
+        if names
+        else parameter
+    )
+
+
+def _names(module: nn.Module) -> Mapping[str, str]:
+    """Return the canonical names of the parameters that torch calls otherwise."""
     if isinstance(module, nn.MultiheadAttention):
-        return next((own for own, name in _PACKED.items() if name == parameter), parameter)
-    return parameter
+        return _PACKED
+    return _FIRST if isinstance(module, nn.RNNBase | nn.RNNCellBase) else {}
 
 
 def swapped(array: T, groups: int) -> T:
@@ -104,7 +117,7 @@ def is_prunable(module: nn.Module) -> bool:
     """Say whether the first axis of a module's canonical weight is its output channels."""
     if isinstance(module, nn.MultiheadAttention):
         return module.in_proj_weight is not None
-    return isinstance(module, nn.Linear | _ConvNd) or is_transformers_linear(module)
+    return isinstance(module, nn.Linear | _ConvNd | nn.RNNBase | nn.RNNCellBase) or is_transformers_linear(module)
 
 
 def parametrizations(module: nn.Module) -> dict[str, Any]:

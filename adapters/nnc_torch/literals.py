@@ -1,8 +1,8 @@
-"""Notice the sizes that the user's code gives to `reshape`: torch resolves them before the operation is recorded."""
+"""Notice calls before torch takes them apart: the sizes that the user's code gives to `reshape`, and recurrent layers as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,15 +10,16 @@ from torch.overrides import TorchFunctionMode
 
 
 class Literals(TorchFunctionMode):
-    """While entered, `sizes` are those of the reshape that runs now, else None."""
+    """While entered, `sizes` are those of the reshape that runs now, else None; what `handlers` name runs through them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sizes: tuple[int, ...] | None = None
+        self.handlers: Mapping[Any, Callable[..., Any]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if func is not torch.Tensor.reshape and func is not torch.reshape:
-            return func(*args, **(kwargs or {}))
+            return self.handlers.get(func, func)(*args, **(kwargs or {}))
         self.sizes = _sizes(args, kwargs or {})
         try:
             return func(*args, **(kwargs or {}))

@@ -184,7 +184,7 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
             if self._masks:
-                args, kwargs = self._masked(args), {name: self._masked(value) for name, value in kwargs.items()}
+                args, kwargs = self.masked(args), {name: self.masked(value) for name, value in kwargs.items()}
             result = hollow(func, args) if self._shapes_only and not kwargs else NotImplemented
             if result is NotImplemented:
                 result = func(*args, **kwargs)
@@ -192,10 +192,10 @@ class Recorder(TorchDispatchMode):
                 self._read(Call(self, func, args, kwargs, result))
         return result
 
-    def _masked(self, value: Any) -> Any:
+    def masked(self, value: Any) -> Any:
         """Return an argument, or a list of them, with masked copies in the place of parameters that have a mask."""
         if isinstance(value, tuple | list):
-            return type(value)([self._masked(item) for item in value]) if any(isinstance(i, torch.Tensor) for i in value) else value
+            return type(value)([self.masked(item) for item in value]) if any(isinstance(i, torch.Tensor) for i in value) else value
         if not isinstance(value, torch.Tensor) or id(value) not in self._masks:
             return value
         seen = torch.where(self._masks[id(value)], value.detach(), 0.0)

@@ -128,6 +128,8 @@ def _like(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
 
 def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module._init_flat_weights()  # it lists the parameters as they were last seen, perhaps masked
         for value in vars(module).values():
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()  # an activation that the user's code keeps; deepcopy refuses those
@@ -153,11 +155,16 @@ def _follow(module: nn.Module) -> None:
             setattr(module, attribute, size)
 
 
+def _recurrent_sizes(module: nn.Module) -> dict[str, int]:
+    first, state = (getattr(module, private(module, name)) for name in ("weight", "recurrent_weight"))
+    # What is projected has two sizes, neither of which changes.
+    return {"input_size": first.shape[1]} | ({} if getattr(module, "proj_size", 0) else {"hidden_size": state.shape[1]})
+
+
 def _sizes(module: nn.Module) -> dict[str, Any]:
     weight = module._parameters.get("weight")
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-        first = module._parameters.get("weight_ih_l0", module._parameters.get("weight_ih"))
-        return {} if first is None else {"input_size": first.shape[1]}
+        return _recurrent_sizes(module)
     if isinstance(module, _NormBase):
         vector = weight if weight is not None else module._buffers.get("running_mean")
         return {} if vector is None else {"num_features": vector.shape[0]}

@@ -14,6 +14,7 @@ from torch import nn
 from nnc.adapter import Masks, Trace
 from nnc.errors import NncError, TraceError
 from nnc.graph.ir import Graph, Node, Tensor
+from nnc_torch import packed, recurrent
 from nnc_torch.inference import arguments, inference, tensors_in, to_numpy
 from nnc_torch.layers import canonical, canonical_shape, join, layers_of, numbers_of, public, swap_groups
 from nnc_torch.literals import Literals
@@ -49,8 +50,8 @@ def _traced(model: nn.Module, example_inputs: Any, masks: Masks, shapes_only: bo
             graph.inputs.append(_note_input(tensor, values))
         places = Places(model, _call.__code__)
         recorder = Recorder(values, places, Literals(), READERS, native_masks(model, masks), shapes_only)
+        recorder.literals.handlers = {**recurrent.handlers(recorder), **packed.handlers(recorder)}
         outputs = list(tensors_in(_recorded(model, args, kwargs, recorder)))
-        _pin_recurrences(model, values)
         graph.epsilon = _epsilon([*model.parameters(), *outputs])
         graph.outputs = [values.read(tensor) for tensor in outputs]
     return graph, outputs
@@ -111,16 +112,6 @@ def _parameter(values: Values, module: nn.Module, path: str, name: str, stored: 
     if not groups:
         return Slot(values, tensor, weight=tensor if stored.dim() == 2 and floating else None)
     return Slot(values, None, partial(_native, values, tensor, tuple(stored.shape), groups), tensor, swapped=True)
-
-
-def _pin_recurrences(model: nn.Module, values: Values) -> None:
-    """Keep the state of recurrent layers whole: its size is a number that all of the layer's gates, and its cells, share."""
-    for layer, module in layers_of(model):
-        if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-            for name, stored in module._parameters.items():
-                if stored is not None and name.startswith("weight_hh"):
-                    state = values.read(stored)
-                    values.graph.nodes.append(Node("along", (state,), (Tensor(state.shape),), {"axes": (1,)}, type(module).__name__, layer))
 
 
 def _epsilon(tensors: Iterable[torch.Tensor]) -> float:

@@ -135,10 +135,47 @@ class Recurrent(nn.Module):
     def __init__(self, cell: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.before, self.cell = nn.Linear(8, 16), cell(16, 12, batch_first=True)
-        self.up, self.last = nn.Linear(12, 32), nn.Linear(32, 5)
+        self.up, self.last = nn.Linear(24 if self.cell.bidirectional else 12, 32), nn.Linear(32, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.last(functional.relu(self.up(self.cell(functional.relu(self.before(x)))[0])))
+
+
+class Packed(Recurrent):
+    """A recurrent layer on sequences of different lengths."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(self.before(x).relu(), torch.tensor([3, 6]), batch_first=True, enforce_sorted=False)
+        y, _ = nn.utils.rnn.pad_packed_sequence(self.cell(packed)[0], batch_first=True)
+        return self.last(functional.relu(self.up(y)))
+
+
+class Stepped(nn.Module):
+    """A cell that the user's own loop runs."""
+
+    def __init__(self, cell: type[nn.Module]) -> None:
+        super().__init__()
+        self.cell, self.last = cell(8, 12), nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = None
+        for step in range(x.shape[1]):
+            state = self.cell(x[:, step], state)
+        return self.last(state[0] if isinstance(state, tuple) else state)
+
+
+class Translated(nn.Module):
+    """A decoder that starts from the state of an encoder, and from one that the user's code makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = 12
+        self.encoder, self.decoder, self.last = nn.LSTM(8, 12), nn.LSTM(8, 12), nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        start = torch.zeros(1, x.shape[1], self.hidden)
+        _, (h, _) = self.encoder(x, (start, start))
+        return self.last(self.decoder(x, (h, start))[0])
 
 
 class FusedHeads(nn.Module):
@@ -317,6 +354,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "lstm": (lambda: Recurrent(nn.LSTM), lambda: noise(2, 6, 8)),
     "gru": (lambda: Recurrent(nn.GRU), lambda: noise(2, 6, 8)),
     "gru-two-layers": (lambda: Recurrent(partial(nn.GRU, num_layers=2)), lambda: noise(2, 6, 8)),
+    "lstm-both-ways": (lambda: Recurrent(partial(nn.LSTM, num_layers=2, bidirectional=True)), lambda: noise(2, 6, 8)),
+    "rnn": (lambda: Recurrent(partial(nn.RNN, nonlinearity="relu", bias=False)), lambda: noise(2, 6, 8)),
+    "packed-lstm": (lambda: Packed(nn.LSTM), lambda: noise(2, 6, 8)),
+    "lstm-cell": (lambda: Stepped(nn.LSTMCell), lambda: noise(2, 6, 8)),
+    "gru-cell": (lambda: Stepped(nn.GRUCell), lambda: noise(2, 6, 8)),
+    "encoder-decoder-lstm": (Translated, lambda: noise(6, 2, 8)),
     "fused-qkv": (FusedHeads, lambda: noise(2, 6, 32)),
     "own-heads": (OwnHeads, lambda: noise(2, 6, 32)),
     "einsum-heads": (EinsumHeads, lambda: noise(4, 4, 32)),

@@ -142,22 +142,24 @@ def select(call: Call) -> None:
 
 
 def index_select(call: Call) -> bool | None:
-    """index_select(self, dim, index) with an index that does not depend on the input."""
+    """index_select(self, dim, index)."""
     return _gathered(call, call.axis(), call["index"])
 
 
 def index(call: Call) -> bool | None:
-    """index(self, indices): x[:, vector] with a vector that does not depend on the input."""
+    """index(self, indices): x[:, vector]."""
     given = [(axis, tensor) for axis, tensor in enumerate(call["indices"]) if tensor is not None]
     return _gathered(call, *given[0]) if len(given) == 1 else False
 
 
 def _gathered(call: Call, axis: int, indices: torch.Tensor) -> bool | None:
-    known = call.values.read(indices)
-    if known.role != "constant" or known.data is None or indices.dim() != 1 or indices.dtype == torch.bool:
-        return False
-    x = call.read("self")
+    """An index that depends on the input means positions: that axis stays, and the others are free."""
+    known, x = call.values.read(indices), call.read("self")
     assert x is not None
+    if indices.dim() != 1 or indices.dtype == torch.bool:
+        return False
+    if known.role != "constant" or known.data is None:
+        return call.emit("pool", x, axes=(axis,), function="max", padded=False)
     call.give(_take(call, x, axis, np.asarray(known.data()) % x.shape[axis]))
     return None
 
