@@ -4,6 +4,7 @@
     identities        casts and copies that change nothing           Reshape MatMul Reshape   -> MatMul
     LayerNorm         GlobalAveragePool, Sub, Mul, ... of tf2onnx    -> LayerNormalization
     GELU              Mul, Erf or Tanh, Add, ...                     -> Gelu of ONNX Runtime
+    a bias            MatMul Reshape Add                             -> MatMul Add Reshape
     a mean over the image                                            -> GlobalAveragePool
     Conv BatchNorm, or a product and a sum with constants            -> Conv
 
@@ -31,6 +32,7 @@ def tidy(draft: Draft) -> None:
     _turned_weights(draft)
     _means(draft)
     _tensordots(draft)
+    _biases(draft)
     _layer_norms(draft)
     _gelus(draft)
 
@@ -126,6 +128,26 @@ def _tensordots(draft: Draft) -> None:
         draft.bypass(after)
 
 
+def _biases(draft: Draft) -> None:
+    """Keras adds the bias of heads, (heads, size), behind the reshape into heads; flat, it goes into the product's kernel."""
+    readers = draft.readers()
+    for node in draft.each("MatMul"):
+        weight, shaped = draft.constant(node.input[1]), draft.only_reader(node.output[0], readers)
+        if weight is None or weight.ndim != 2 or shaped is None or shaped.op_type != "Reshape":
+            continue
+        add, sizes = draft.only_reader(shaped.output[0], readers), draft.constant(shaped.input[1])
+        if add is None or add.op_type != "Add" or sizes is None:
+            continue
+        bias = draft.constant(add.input[1] if add.input[0] == shaped.output[0] else add.input[0])
+        if bias is None or bias.ndim == 0 or bias.size != weight.shape[1] or sizes.tolist()[-bias.ndim :] != list(bias.shape):
+            continue
+        flat, total = draft.new_constant(f"{add.output[0]}/bias", bias.reshape(-1)), draft.new_tensor(f"{node.output[0]}/biased")
+        draft.add("Add", [node.output[0], flat], total, node)
+        shaped.input[0] = total
+        add.input[:] = [shaped.output[0]]
+        draft.bypass(add)
+
+
 def _same_rows(draft: Draft, after: NodeProto, source: str, columns: int) -> bool:
     """Whether a Reshape gives back the leading axes of `source`: its sizes are taken from the shape of that, and end in `columns`."""
     sizes = draft.maker.get(after.input[1])
@@ -197,7 +219,7 @@ def _last_mean(draft: Draft, node: NodeProto) -> bool:
 
 
 def _gelus(draft: Draft) -> None:
-    """x/2 * (1 + erf(x / sqrt(2))), and its approximation x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))."""
+    """x/2 * (1 + erf(x / sqrt(2))), also as x/2 * (1 - erf(-x / sqrt(2))), and the approximation x/2 * (1 + tanh(...)), see `_cubic`."""
     for out in draft.each("Mul"):
         for half, other in (tuple(out.input), tuple(reversed(out.input))):
             source = _halved(draft, half)
@@ -214,6 +236,8 @@ def _halved(draft: Draft, name: str) -> str | None:
 
 
 def _gelu_kind(draft: Draft, name: str, source: str) -> str | None:
+    if _complement(draft, name, source):
+        return "Gelu"
     plus = _made(draft, name, "Add")
     inner = _other(draft, plus, 1.0) if plus is not None else None
     node = draft.maker.get(inner) if inner else None
@@ -227,6 +251,16 @@ def _gelu_kind(draft: Draft, name: str, source: str) -> str | None:
         times = scaled.op_type == "Mul" and _other(draft, scaled, np.sqrt(0.5)) == source
         return "Gelu" if divided or times else None
     return "FastGelu" if _cubic(draft, node.input[0], source) else None
+
+
+def _complement(draft: Draft, name: str, source: str) -> bool:
+    """Whether a tensor is 1 - erf(-x / sqrt(2)), as which TensorFlow's erfc is written."""
+    minus = _made(draft, name, "Sub")
+    erf = _made(draft, minus.input[1], "Erf") if minus is not None and _close(draft.scalar(minus.input[0]), 1.0) else None
+    scaled = _made(draft, erf.input[0], "Mul") if erf is not None else None
+    negative = _other(draft, scaled, np.sqrt(0.5))
+    turned = _made(draft, negative, "Neg") if negative else None
+    return _other(draft, scaled, -np.sqrt(0.5)) == source or (turned is not None and turned.input[0] == source)
 
 
 def _cubic(draft: Draft, name: str, source: str) -> bool:

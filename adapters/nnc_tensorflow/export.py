@@ -1,13 +1,14 @@
 """A Keras model as an ONNX file: tf2onnx converts it, and nnc gives its numbers the names of the layers that they belong to.
 
-tf2onnx transposes, reshapes and merges kernels, so they are known again by their numbers: a kernel in the canonical orientation has
-the same bytes in both. What BatchNorm was merged into has those of another scale in each output channel.
+Large weights of linear layers and embeddings go past tf2onnx, see `lifted`. The others it transposes, reshapes and merges, so they are
+known again by their numbers: a kernel in the canonical orientation has the same bytes in both. What BatchNorm was merged into has those
+of another scale in each output channel.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +23,7 @@ from nnc.export import LABEL
 from nnc.graph.ir import Array
 from nnc_tensorflow.inputs import caller, tensors_of
 from nnc_tensorflow.layers import KerasLayer, keras_layers
+from nnc_tensorflow.lifted import Lifted, lifted
 from nnc_tensorflow.names import named_layers
 from nnc_tensorflow.trace import Recording, recorded, unfused
 
@@ -33,17 +35,25 @@ def export(model: keras.Layer, path: Path, example_inputs: Any, opset: int | Non
     """Write the model in inference mode to `path`; the first axis of every input is the batch, of any size."""
     if opset is not None and opset < OLDEST:
         raise ConfigError(f"opset: {opset} is too old; a Keras model can be written as {OLDEST} or newer.")
-    recording = Recording(named_layers(model))
-    concrete = traced(model, example_inputs, recording)
+    recording, layers = Recording(named_layers(model)), keras_layers(model)
+    apart = lifted(layers)
+    concrete = traced(model, example_inputs, recording, apart)
     proto = _converted(concrete, min(opset or NEWEST, NEWEST))
     _label(proto.graph, recording)
-    _rename(proto.graph, keras_layers(model))
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    apart.fill(proto.graph)
+    _rename(proto.graph, stored, [layer for layer in layers if layer.name not in apart.layers.values()])
     path.write_bytes(proto.SerializeToString())
 
 
-def traced(model: keras.Layer, example_inputs: Any, recording: Recording) -> Any:
-    """Return a concrete function of batches of any size, where the model allows that; inputs keep their names."""
+def traced(model: keras.Layer, example_inputs: Any, recording: Recording, apart: Lifted | None = None) -> Any:
+    """Return a concrete function of batches of any size, where the model allows that; inputs keep their names.
+
+    Weights that are kept `apart` are inputs behind the model's own.
+    """
     tensors, call = tensors_of(example_inputs), caller(model, example_inputs)
+    if apart is not None:
+        call = apart.reading(call, len(tensors))
     names = _names(model, example_inputs, len(tensors))
     batches = {tensor.shape[0] for tensor in tensors if tensor.shape.rank}
     free = [[None, *tensor.shape[1:]] if tensor.shape.rank and len(batches) == 1 else tensor.shape for tensor in tensors]
@@ -51,6 +61,7 @@ def traced(model: keras.Layer, example_inputs: Any, recording: Recording) -> Any
     failures: list[Exception] = []
     for shapes in (free, fixed):
         specs = [tf.TensorSpec(shape, tensor.dtype, name) for shape, tensor, name in zip(shapes, tensors, names, strict=True)]
+        specs += apart.specs if apart is not None else []
         recording.owners.clear()
         try:
             with recorded(recording):
@@ -82,13 +93,23 @@ def _converted(concrete: Any, opset: int) -> Any:
     tf2onnx = _tf2onnx()
     with quiet(), unfused():
         try:
-            proto, _ = tf2onnx.convert.from_function(_Traced(concrete), input_signature=(), opset=opset)
+            handlers = {"Erfc": (_erfc, [])}
+            proto, _ = tf2onnx.convert.from_function(_Traced(concrete), (), opset=opset, custom_op_handlers=handlers)
         except Exception as error:
             raise ExportError(f"tf2onnx cannot convert this model: {error}") from error
     foreign = sorted({node.op_type for node in proto.graph.node if node.domain not in ("", "ai.onnx", "ai.onnx.ml")})
     if foreign:
         raise ExportError(f"tf2onnx has no ONNX for TensorFlow's {', '.join(foreign)}.")
     return proto
+
+
+def _erfc(graph: Any, node: Any, name: str, _: Any) -> None:
+    """Write erfc(x) as 1 - erf(x): ONNX has no Erfc, which TensorFlow's exact GELU is made of. The form is tf2onnx's for its handlers."""
+    kind, shape = graph.get_dtype(node.output[0]), graph.get_shape(node.output[0])
+    graph.remove_node(name)
+    one = graph.make_const(f"{name}/one", np.array(1, _tf2onnx().utils.map_onnx_to_numpy_type(kind)))
+    erf = graph.make_node("Erf", node.input, name=f"{name}/erf", shapes=[shape], dtypes=[kind])
+    graph.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=node.output, shapes=[shape], dtypes=[kind])
 
 
 def _tf2onnx() -> Any:
@@ -110,9 +131,10 @@ def _label(graph: Any, recording: Recording) -> None:
             node.metadata_props.add(key=LABEL, value=owner)
 
 
-def _rename(graph: Any, layers: Sequence[KerasLayer]) -> None:
-    """Call the kernels `<layer>.weight`, as far as their numbers tell whose they are."""
-    arrays = {tensor.name: _numbers(tensor) for tensor in graph.initializer if tensor.data_type == 1 and len(tensor.dims) > 1}
+def _rename(graph: Any, stored: Collection[str], layers: Sequence[KerasLayer]) -> None:
+    """Call the kernels among the `stored` tensors `<layer>.weight`, as far as their numbers tell whose they are."""
+    held = (tensor for tensor in graph.initializer if tensor.name in stored)
+    arrays = {tensor.name: _numbers(tensor) for tensor in held if tensor.data_type == 1 and len(tensor.dims) > 1}
     names = _same(arrays, layers)
     rest = {name: array for name, array in arrays.items() if name not in names}
     left = [layer for layer in layers if layer.name not in set(names.values())]
