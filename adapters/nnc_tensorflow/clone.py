@@ -11,6 +11,7 @@ import keras
 from nnc.graph.plan import Plan
 from nnc_tensorflow import attention
 from nnc_tensorflow.names import is_graph, is_ops_reshape, is_ops_split, named_layers, named_operations, own_variables, split_points
+from nnc_tensorflow.recurrent import cell_of, edited
 from nnc_tensorflow.surgery import Cut
 
 
@@ -90,10 +91,22 @@ def _edited(layer: keras.Operation, names: Mapping[int, str], cut: Mapping[str, 
             config["indices_or_sections"] = split_points(layer, reshape.new)
     if isinstance(layer, keras.layers.EinsumDense) and name in cut:
         config["output_shape"] = cut[name].sizes.get("partial_output_shape", layer.partial_output_shape)
+    if cell_of(layer) is not None:
+        config = edited(config, cut[name].sizes)
+    if isinstance(layer, keras.layers.Bidirectional):
+        for side in ("forward_layer", "backward_layer"):
+            _edit_side(config["layer" if side == "forward_layer" else side], cut.get(f"{name}.{side}"))
     if attention.is_attention(layer):
         projections = {name: cut[names[id(getattr(layer, name))]].weights["kernel"].shape for name in attention.PROJECTIONS}
         config |= attention.config(layer, projections)
     return config
+
+
+def _edit_side(config: dict[str, Any], cut: Cut | None) -> None:
+    """Give the config of one direction of a Bidirectional its new size."""
+    config["build_config"] = None
+    if cut is not None and "units" in cut.sizes:
+        config["config"] = edited(config["config"], cut.sizes)
 
 
 def _order(model: keras.Model, small: keras.Model) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from nnc_tensorflow.layouts import linear_einsum
+from nnc_tensorflow.recurrent import cell_of
 
 #: Keras' class name -> the neutral name, and the more general one where there is one.
 _NEUTRAL: dict[str, tuple[str, ...]] = {
@@ -25,11 +26,14 @@ _NEUTRAL: dict[str, tuple[str, ...]] = {
     "GroupNormalization": ("GroupNorm",),
     "RMSNormalization": ("RMSNorm",),
     "PReLU": ("PReLU",),
+    "SimpleRNN": ("RNN",),
+    "SimpleRNNCell": ("RNNCell",),
 }
 
 #: Neutral types whose weight has output channels in its first axis.
 PRUNABLE = {
     "Linear",
+    *("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"),
     *(f"{kind}{rank}d" for kind in ("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv") for rank in (1, 2, 3)),
 }
 
@@ -48,6 +52,9 @@ def _neutral(layer: keras.Layer, base: str) -> tuple[str, ...]:
         return (f"BatchNorm{max(1, _rank(layer) - 2)}d",)
     if base == "EinsumDense" and linear_einsum(layer):
         return ("Linear",)
+    if base == "RNN" and cell_of(layer) is not None:
+        kind = layer.cell.__class__.__name__.removesuffix("Cell")
+        return _NEUTRAL.get(kind, (kind,))
     return _NEUTRAL.get(base, ())
 
 

@@ -23,6 +23,7 @@ from nnc_tensorflow.attention import heads, is_attention
 from nnc_tensorflow.kinds import PRUNABLE, op_types
 from nnc_tensorflow.layouts import Layout, layout_of
 from nnc_tensorflow.names import MASKS, is_graph, named_layers, own_variables
+from nnc_tensorflow.recurrent import cell_of, holder
 
 _CANONICAL = {
     "kernel": "weight",
@@ -33,6 +34,7 @@ _CANONICAL = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
     "embeddings": "weight",
+    "recurrent_kernel": "recurrent_weight",
 }
 
 
@@ -57,15 +59,20 @@ class KerasLayer:
     name: str
     layer: Any
 
+    @property
+    def holder(self) -> Any:
+        """The Keras layer that stores the parameters: of a recurrent layer, its cell."""
+        return holder(self.layer)
+
     @cached_property
     def slots(self) -> dict[str, Slot]:
         """The layer's own parameters by canonical name."""
         found = {}
-        for attribute, variable in own_variables(self.layer).items():
+        for attribute, variable in own_variables(self.holder).items():
             name = _CANONICAL.get(attribute, attribute)
             if name in found:
                 name = attribute
-            found[name] = Slot(name, attribute, variable, layout_of(self.layer, attribute, variable))
+            found[name] = Slot(name, attribute, variable, layout_of(self.holder, attribute, variable))
         return found
 
     @cached_property
@@ -104,13 +111,13 @@ class KerasLayer:
         """Return a parameter with its mask applied, a tensor in the canonical shape."""
         slot = self.slots[parameter]
         value = tf.convert_to_tensor(slot.variable.value)
-        mask = self.layer.__dict__.get(MASKS, {}).get(slot.attribute)
+        mask = self.holder.__dict__.get(MASKS, {}).get(slot.attribute)
         return slot.layout.canonical(value if mask is None else value * tf.cast(mask.value, value.dtype))
 
     def seen(self, parameter: str) -> Any:
         """Return a parameter as the model sees it now, masks and views applied, in the canonical shape."""
         slot = self.slots[parameter]
-        return slot.layout.canonical(tf.convert_to_tensor(getattr(self.layer, slot.attribute)))
+        return slot.layout.canonical(tf.convert_to_tensor(getattr(self.holder, slot.attribute)))
 
     def numbers(self, parameter: str) -> Array:
         """Return a parameter with its mask applied as a NumPy array in the canonical shape."""
@@ -125,7 +132,9 @@ class KerasLayer:
 
 def keras_layers(model: keras.Layer) -> list[KerasLayer]:
     """Return the layers that hold parameters of their own, in the order in which the model defines them."""
-    wrapped = (KerasLayer(name, layer) for name, layer in named_layers(model).items())
+    named = named_layers(model)
+    cells = {id(cell_of(layer)) for layer in named.values()}
+    wrapped = (KerasLayer(name, layer) for name, layer in named.items() if id(layer) not in cells)
     return [layer for layer in wrapped if layer.slots]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from nnc.graph.ir import Array, Shape
+from nnc_tensorflow.recurrent import is_cell
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ def layout_of(layer: keras.Layer, attribute: str, variable: Any) -> Layout:
     if (attribute == "kernel" and is_a(layer, _CONV)) or (attribute == "pointwise_kernel" and is_a(layer, _SEPARABLE)):
         return Layout((rank - 1, rank - 2, *plain[:-2]))
     if attribute == "kernel" and rank == 2 and is_a(layer, ("Dense",)):
+        return LINEAR
+    if attribute in ("kernel", "recurrent_kernel") and is_cell(layer):
         return LINEAR
     einsum = linear_einsum(layer)
     if einsum is not None and attribute == "kernel":

@@ -25,7 +25,7 @@ def current_masks(layers: Sequence[KerasLayer]) -> Masks:
     """Return the masks that the layers are seen through now."""
     found: Masks = {}
     for layer in layers:
-        held = layer.layer.__dict__.get(MASKS, {})
+        held = layer.holder.__dict__.get(MASKS, {})
         masked = {name: slot.attribute for name, slot in layer.slots.items() if slot.attribute in held}
         masks = {name: layer.canonical(attribute, np.asarray(held[attribute].value)) > 0 for name, attribute in masked.items()}
         if masks:
@@ -39,9 +39,9 @@ def apply_masks(layers: Sequence[KerasLayer], masks: Masks) -> bool:
     After an exception every layer is as it was.
     """
     native = {layer.name: _native(layer, masks[layer.name]) for layer in layers if masks.get(layer.name)}
-    before = [(layer.layer, held_by(layer.layer), _numbers(layer.layer)) for layer in layers]
+    before = [(layer.holder, held_by(layer.holder), _numbers(layer.holder)) for layer in layers]
     try:
-        changed = [_see_through(layer.layer, native.get(layer.name, {})) for layer in layers]
+        changed = [_see_through(layer.holder, native.get(layer.name, {})) for layer in layers]
     except BaseException:
         for layer, held, numbers in before:
             _restore(layer, held, numbers)
@@ -55,7 +55,7 @@ def seen_through(layers: Sequence[KerasLayer], masks: Masks, others: Sequence[ke
 
     `others` are layers without parameters, of which nothing is seen meanwhile either.
     """
-    every = [layer.layer for layer in layers]
+    every = [layer.holder for layer in layers]
     every += [layer for layer in others if not any(layer is known for known in every)]
     before = [(layer, held_by(layer)) for layer in every]
     try:

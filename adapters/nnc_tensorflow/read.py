@@ -60,6 +60,8 @@ class Reader:
         self._masks: set[Any] = set()
         self._parameters = _parameters(layers)
         self._op: Any = None
+        self._calls: dict[str, Any] = {}
+        self.sides: dict[str, tuple[str, Tensor]] = {}  # by a Bidirectional, the direction that was read and what it gave
 
     def read(self, outputs: Sequence[Any] = ()) -> Graph:
         """Return the graph of the recorded operations; `outputs` are TensorFlow's tensors, none where the pass failed."""
@@ -67,8 +69,15 @@ class Reader:
         for given in self.recording.inputs:
             self.values[given.ref()] = Tensor(shape_of(given), "input", floating=is_floating(given))
             self.graph.inputs.append(self.values[given.ref()])  # type: ignore[arg-type]
+        self._calls = {name: call for call in self.recording.calls for name in call.operations}
+        read = set()
         for op in self.recording.graph.get_operations():
-            self._operation(op)
+            call = self._calls.get(op.name)
+            if call is None:
+                self._operation(op)
+            elif id(call) not in read:
+                read.add(id(call))
+                self.readings["Call"](self, call)
         self._op = None
         self.graph.epsilon = max((_EPSILON.get(name, 0.0) for name in self._float_types()), default=0.0)
         self.graph.outputs = [self.tensor(given) for given in outputs]
@@ -130,6 +139,10 @@ class Reader:
     def alias(self, op: Any) -> None:
         """The output is the input: the same value."""
         self.values[op.outputs[0].ref()] = self.values[op.inputs[0].ref()]
+
+    def stored(self, variable: Any) -> Tensor:
+        """Return the canonical tensor of a parameter, given Keras' variable."""
+        return self._parameters[id(variable.value.handle)].tensor
 
     def parameter(self, given: Any) -> Parameter | None:
         """Return the parameter that one of TensorFlow's tensors is, in whatever layout, or None."""

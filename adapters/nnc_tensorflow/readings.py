@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnc_tensorflow import read_numbers, read_products, read_shapes
+from nnc_tensorflow import read_numbers, read_products, read_recurrent, read_shapes
 from nnc_tensorflow.read import Reading
 
-READINGS: dict[str, Reading] = {**read_products.READINGS, **read_numbers.READINGS, **read_shapes.READINGS}
+READINGS: dict[str, Reading] = {**read_products.READINGS, **read_recurrent.READINGS, **read_numbers.READINGS, **read_shapes.READINGS}

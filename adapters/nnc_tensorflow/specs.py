@@ -12,6 +12,7 @@ from nnc.graph.plan import Plan
 from nnc_tensorflow.attention import follow_projections, is_attention
 from nnc_tensorflow.layouts import is_a, linear_einsum
 from nnc_tensorflow.names import is_ops_reshape, is_ops_split, split_points
+from nnc_tensorflow.recurrent import cell_of, holder, is_cell
 from nnc_tensorflow.surgery import Cut
 
 
@@ -58,6 +59,8 @@ def _give_bias(layer: keras.Layer, numbers: Array) -> None:
 
 def _follow_input(layer: keras.Layer, cut: Cut) -> None:
     """Set the size of the channel axis in the layer's input spec and build shapes, for the kinds of layers that check it."""
+    if is_cell(layer) or cell_of(layer) is not None:
+        _follow_sequences(layer)
     if linear_einsum(layer):
         _follow_einsum_input(layer, cut.weights["kernel"].shape)
     width = _input_width(layer, cut)
@@ -71,6 +74,15 @@ def _follow_input(layer: keras.Layer, cut: Cut) -> None:
     shapes = layer.__dict__.get("_build_shapes_dict")
     if shapes:
         layer.__dict__["_build_shapes_dict"] = {key: _resized(shape, axis, width) for key, shape in shapes.items()}
+
+
+def _follow_sequences(layer: keras.Layer) -> None:
+    """Note the width that a recurrent layer reads in the shapes that it was built for; those of states are other shapes."""
+    width, shapes = int(holder(layer).kernel.shape[0]), layer.__dict__.get("_build_shapes_dict")
+    if shapes:
+        layer.__dict__["_build_shapes_dict"] = {
+            key: shape if "state" in key else _resized(shape, -1, width) for key, shape in shapes.items()
+        }
 
 
 def _follow_einsum_input(layer: keras.Layer, kernel: Shape) -> None:

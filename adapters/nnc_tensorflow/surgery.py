@@ -15,6 +15,7 @@ from nnc.graph.ir import Array, Shape
 from nnc.graph.plan import Plan
 from nnc_tensorflow.layers import KerasLayer
 from nnc_tensorflow.layouts import is_a, linear_einsum
+from nnc_tensorflow.recurrent import cell_sizes, is_cell, layer_sizes
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,13 @@ def cuts(layers: Sequence[KerasLayer], plan: Plan, masks: Masks, folds: Mapping[
 
     Raises `SpeedupError` where Keras cannot express the cut.
     """
-    return {layer.name: _cut(layer, plan, masks.get(layer.name, {}), folds) for layer in layers}
+    found = {layer.name: _cut(layer, plan, masks.get(layer.name, {}), folds) for layer in layers}
+    for layer in layers:
+        if layer.holder is not layer.layer:  # the cell of a recurrent layer holds the weights, the layer a size
+            inner = found[layer.name]
+            found[f"{layer.name}.cell"] = inner
+            found[layer.name] = Cut({}, layer_sizes(inner.weights, len(layer.layer.state_size)))
+    return found
 
 
 def _cut(layer: KerasLayer, plan: Plan, masks: Mapping[str, Array], folds: Mapping[str, Array]) -> Cut:
@@ -90,7 +97,7 @@ def _taken(array: Array, kept: Mapping[int, Array]) -> Array:
 
 def _sizes(layer: KerasLayer, weights: Mapping[str, Array], plan: Plan) -> dict[str, Any]:
     """Return the attributes of a Keras layer that its new parameters fix; a layer of no known kind has none."""
-    found = _held_sizes(layer.layer, weights)
+    found = _held_sizes(layer.holder, weights)
     if is_a(layer.layer, ("GroupNormalization",)):
         found["groups"] = _groups(layer, plan)
     found |= {size.attribute: size.new for size in plan.sizes if size.layer == layer.name and _holds_groups(layer.layer, size.attribute)}
@@ -112,6 +119,8 @@ def _held_sizes(layer: keras.Layer, weights: Mapping[str, Array]) -> dict[str, A
         return {"input_dim": weights["embeddings"].shape[0], "output_dim": weights["embeddings"].shape[1]}
     if kernel is None:
         return {}
+    if is_cell(layer):
+        return cell_sizes(layer, weights)
     if is_a(layer, ("DepthwiseConv1D", "DepthwiseConv2D")):
         return {"depth_multiplier": kernel.shape[-1]}
     if is_a(layer, ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")):

@@ -17,6 +17,7 @@ from nnc.errors import ConfigError
 from nnc.views import Site
 from nnc_tensorflow.names import TAPS
 from nnc_tensorflow.parts import part_of, replaced
+from nnc_tensorflow.recurrent import holder_name
 from nnc_tensorflow.swap import held_by, hold
 from nnc_tensorflow.views import layer_at, slot_at, through_arguments
 
@@ -77,7 +78,8 @@ def tap(layers: Mapping[str, keras.Layer], sites: Collection[Site], record: Reco
         layer = layer_at(layers, site, place)
         kind, _, part = site.tensor.partition(":")
         key = slot_at(layer, site, place).attribute if site.is_parameter else kind
-        readers.setdefault(site.layer, {}).setdefault(key, []).append((part, site, record))
+        name = holder_name(layers, site.layer) if site.is_parameter else site.layer
+        readers.setdefault(name, {}).setdefault(key, []).append((part, site, record))
     for name, keys in readers.items():
         taps = dict(layers[name].__dict__.get(TAPS, {}))
         for key, new in keys.items():

@@ -19,10 +19,23 @@ import tensorflow as tf
 import nnc
 from nnc.errors import ConfigError, TraceError
 from nnc.graph.ir import Graph, Source
+from nnc_tensorflow.recurrent import runs_whole
 
 _LOCK = threading.RLock()
 _OURS = (os.path.dirname(os.path.abspath(nnc.__file__)) + os.sep, os.path.dirname(os.path.abspath(__file__)) + os.sep)
 _PACKAGES = tuple(os.path.dirname(os.path.abspath(package.__file__)) + os.sep for package in (keras, tf))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer that is read as a whole: what it was given, what it made, and its operations by name."""
+
+    path: str
+    layer: keras.Layer
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+    operations: tuple[str, ...]
 
 
 @dataclass
@@ -30,12 +43,14 @@ class Recording:
     """TensorFlow's graph of a forward pass, and for each of its operations (by name) the path of the layer in whose call it was made.
 
     `layers` are the model's layers by path, and the operations of Functional models that are no layers.
+    `calls` are those of recurrent layers.
     """
 
     layers: dict[str, keras.Operation]
     owners: dict[str, str] = field(default_factory=dict)
     graph: Any = None
     inputs: tuple[Any, ...] = ()
+    calls: list[Call] = field(default_factory=list)
 
     def source(self, op: Any) -> Source | None:
         """Return the user's line that asked for an operation, or None where only Keras' own code did."""
@@ -129,10 +144,14 @@ def _calls_recorded(recording: Recording) -> Iterator[None]:
             graph = tf.compat.v1.get_default_graph()
             start = len(graph.get_operations())
             try:
-                return plain(self, *args, **kwargs)
+                result = plain(self, *args, **kwargs)
             finally:
-                for op in graph.get_operations()[start:]:
+                made = graph.get_operations()[start:]
+                for op in made:
                     recording.owners.setdefault(op.name, path)
+            if runs_whole(self) and plain is before[0][1]:
+                recording.calls.append(Call(path, self, args, kwargs, result, tuple(op.name for op in made)))
+            return result
 
         return noted
 

@@ -26,6 +26,7 @@ from nnc_tensorflow import ops
 from nnc_tensorflow.layers import KerasLayer, Slot
 from nnc_tensorflow.names import VIEWS
 from nnc_tensorflow.parts import part_of, replaced
+from nnc_tensorflow.recurrent import holder_name
 from nnc_tensorflow.swap import PASSING, held_by, hold
 
 _now = threading.local()
@@ -171,10 +172,10 @@ def apply_views(layers: Mapping[str, keras.Layer], views: Views) -> None:
     entries: dict[str, dict[str, Any]] = {}
     for each in seen:
         kind, _, part = each.site.tensor.partition(":")
-        entry = entries.setdefault(each.site.layer, {})
         if isinstance(each, SeenParameter):
-            entry[each.slot.attribute] = each
+            entries.setdefault(holder_name(layers, each.site.layer), {})[each.slot.attribute] = each
         else:
+            entry = entries.setdefault(each.site.layer, {})
             entry.setdefault(kind, SeenPassing()).parts[part] = each
     for name, layer in layers.items():
         hold(layer, {**held_by(layer), VIEWS: entries.get(name, {})})

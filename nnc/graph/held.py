@@ -86,7 +86,8 @@ def _note(changes: Changes, seen: set[tuple[int, int]]) -> None:
 def _follows(attribute: str, old: int, own: Changes, under: Changes) -> int | None:
     """Return the number that an attribute must become, or None where it stays or that is not clear."""
     words = _words(attribute)
-    sizes = own.get(old, set())
+    # A state that the code makes for a recurrent layer under it is all that the code does with its size.
+    sizes = own.get(old) or (under.get(old, set()) if "hidden" in words else set())
     changed = sizes - {old}
     if not words & _SIZES or words & _OTHER or len(changed) != 1:
         return None

@@ -202,14 +202,15 @@ def test_sizes_are_noted_as_the_users_code_gave_them():
     assert [node.attrs["sizes"] for node in graph.nodes if "sizes" in node.attrs] == [(-1, 800)]
 
 
-def test_an_lstm_is_unknown_and_names_its_layer():
+def test_an_lstm_is_one_node_whatever_keras_runs_for_it():
     model = functional((5, 6), lambda x: layers.Dense(2)(layers.LSTM(4, name="memory")(x)))
 
     graph = TensorFlowAdapter(model).trace(images(2, 5, 6), {}).graph
 
-    unknown = [node for node in graph.nodes if node.kind == "unknown"]
-    assert any(node.layer.startswith("memory") for node in unknown)
-    assert {name for node in unknown for t in node.inputs if t is not None for name in [t.name] if name} >= {"memory.cell.bias"}
+    (node,) = [node for node in graph.nodes if node.layer.startswith("memory")]
+    assert (node.kind, node.op, node.layer) == ("recurrent", "LSTM", "memory")
+    assert [t and t.shape for t in node.inputs] == [(2, 5, 6), (16, 6), (16,), None, None, (16, 4), None]
+    assert [t.name for t in node.inputs if t and t.name] == ["memory.weight", "memory.bias", "memory.recurrent_weight"]
 
 
 def test_masked_parameters_are_parameters_in_the_graph():

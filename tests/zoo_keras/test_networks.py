@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 import nnc
 from nnc.registry import adapter_for
@@ -14,6 +15,7 @@ from tests.zoo_keras.checks import assert_exact, difference, pruned, run
 from tests.zoo_keras.networks import NETWORKS
 
 SUBCLASSED = (
+    networks.stepped,
     networks.attention,
     networks.grouped_queries,
     networks.own_attention,
@@ -21,7 +23,14 @@ SUBCLASSED = (
     networks.split_at_indices,
     networks.tied_embedding,
 )
-FUNCTIONAL = (networks.functional_attention, networks.functional_split, networks.group_norm, networks.unscaled_norm, networks.one_dimension)
+FUNCTIONAL = (
+    networks.functional_attention,
+    networks.functional_split,
+    networks.group_norm,
+    networks.unscaled_norm,
+    networks.one_dimension,
+    networks.recurrent_cells,
+)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -150,13 +159,34 @@ def test_the_width_of_a_head_stays_in_keras_attention():
     assert small.count_params() == model.count_params()
 
 
-def test_the_inputs_of_a_recurrent_layer_stay_and_the_reason_names_it():
-    model, x = networks.recurrent()
-    _, masks = L1NormPruner(model, [{"sparsity": 0.5}]).compress()
-    speed = nnc.ModelSpeedup(model, x, masks)
-    speed.speedup_model()
+def test_a_recurrent_layer_whose_state_outlives_the_call_stays_and_the_reason_names_it():
+    given = keras.Input(batch_shape=(2, 6, 5))
+    memory = layers.LSTM(8, stateful=True, name="memory")(layers.Dense(12, activation="relu", name="up")(given))
+    model = keras.Model(given, layers.Dense(3, name="down")(memory))
+    keep = np.ones((12, 5), bool)
+    keep[0] = False
+    speed = nnc.ModelSpeedup(model, networks.noise(2, 6, 5), {"up": {"weight": keep}})
 
-    assert any("dense" in kept.where and "TensorList" in kept.reason and "in lstm" in kept.reason for kept in speed.plan.kept)
+    with pytest.warns(nnc.NothingRemoved):
+        speed.speedup_model()
+
+    assert any(kept.where == "up.weight axis 0" and "in memory" in kept.reason for kept in speed.plan.kept)
+
+
+def test_an_activation_that_is_not_zero_at_zero_keeps_the_units():
+    given = keras.Input((6, 5))
+    model = keras.Model(given, layers.Dense(3, name="down")(layers.LSTM(8, activation="sigmoid", name="memory")(given)))
+
+    with pytest.raises(nnc.ConfigError, match="memory still reads it as its state"):
+        L1NormPruner(model, [{"sparsity": 0.5}], networks.noise(2, 6, 5)).propose()
+
+
+def test_the_units_of_a_recurrent_layer_follow_in_its_config():
+    small = pruned(*networks.recurrent()).small
+
+    lstm, gru = (layer for layer in small.layers if isinstance(layer, (layers.LSTM, layers.GRU)))
+    assert (lstm.units, lstm.cell.units, lstm.cell.state_size) == (4, 4, [4, 4])
+    assert gru.get_config()["units"] == 4
 
 
 class One(keras.Model):
