@@ -17,7 +17,7 @@ from nnc.graph.axes import Axes
 from nnc.graph.contractions import contractions
 from nnc.graph.ir import Array, Graph, Node, Tensor
 from nnc.graph.labels import Factor, solve
-from nnc.graph.offers import bindings, outdone, producers, signatures, unmaskable, withheld
+from nnc.graph.offers import bindings, needed, outdone, producers, signatures, unmaskable, withheld
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values
 
@@ -73,7 +73,7 @@ class Groups:
         self._parameters = graph.parameters()
         self._why = list(self._labels.reasons)
         self._reason = self._reasons(
-            graph, graph.parameters() if maskable is None else maskable
+            graph, graph.parameters() if maskable is None else maskable, allow_inexact
         )  # per class: index into `_why`, or -1 where it may leave
         self.shared = tuple(self._find(graph))
 
@@ -102,7 +102,7 @@ class Groups:
                         found[self._labels.classes(factor)] = True
         return found
 
-    def _reasons(self, graph: Graph, maskable: Collection[str]) -> Array:
+    def _reasons(self, graph: Graph, maskable: Collection[str], allow_inexact: bool) -> Array:
         """Return why each class must stay, the first reason that is found, or -1."""
         reason = self._labels.pin.copy()
         summed = np.zeros(len(reason), bool)
@@ -113,6 +113,10 @@ class Groups:
         for classes, why in (*whole, (np.flatnonzero(~summed), "nothing sums over it")):
             reason[classes[reason[classes] < 0]] = len(self._why)
             self._why.append(why)
+        numbers: dict[str, int] = {}
+        for classes, why in needed(graph, self._labels, self._bound, reason < 0, maskable, allow_inexact):
+            reason[classes[reason[classes] < 0]] = numbers.setdefault(why, len(self._why))
+            self._why += [why] if numbers[why] == len(self._why) else []
         return reason
 
     def pinned(self) -> Iterator[tuple[str, int, str]]:

@@ -18,10 +18,12 @@ class Values:
     """Known values of every tensor of a graph under masks; `masks` is by parameter path, in canonical shape.
 
     With `allow_inexact`, what comes into a normalisation as zero counts as zero behind it: that is how the small model sees it.
+    `whole` are masks of whole slices, by path and axis: which indices stay. They say as much in a vector as in an array.
     """
 
     masks: Mapping[str, Array]
     allow_inexact: bool = False
+    whole: Mapping[str, Mapping[int, Array]] = field(default_factory=dict)
     _known: dict[Tensor, Known] = field(default_factory=dict)
     _alive: dict[Tensor, Array] = field(default_factory=dict)
 
@@ -54,8 +56,14 @@ class Values:
         """Read a parameter's or a constant's effective numbers as float64."""
         assert tensor.data is not None
         numbers = np.asarray(tensor.data(), np.float64)
+        for axis, stays in self.whole.get(tensor.name, {}).items():
+            numbers = numbers * stays.reshape(-1, *(1,) * (numbers.ndim - 1 - axis))
         mask = self.masks.get(tensor.name)
         return numbers if mask is None else numbers * mask
+
+    def seen_masked(self, tensor: Tensor) -> bool:
+        """Tell whether a parameter is seen through a mask of any kind."""
+        return tensor.name in self.masks or tensor.name in self.whole
 
     def put(self, tensor: Tensor, known: Known) -> None:
         """Note what is known; axes of which nothing is known are dropped."""
@@ -68,6 +76,8 @@ class Values:
             return {wide[0] if wide else -1: self.numbers(tensor).reshape(-1)}
         if tensor.role == "constant" and tensor.data is not None and tensor.floating:
             return _slices(np.asarray(tensor.data(), np.float64))
+        if tensor.name in self.whole:
+            return {axis: np.where(stays, np.nan, 0.0) for axis, stays in self.whole[tensor.name].items()}
         mask = self.masks.get(tensor.name) if tensor.name else None
         if mask is None:
             return {}

@@ -7,12 +7,14 @@ convolution are tied to none, so there both may leave, and a pruner is offered t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from nnc.graph.contractions import contractions
 from nnc.graph.ir import Array, Graph, Tensor
 from nnc.graph.labels import Factor, Labels
+from nnc.graph.values import analyse
 
 #: A factor of one axis of one parameter.
 Binding = tuple[Tensor, int, Factor]
@@ -82,7 +84,8 @@ _MAKING["recurrent"] = {1: 0, 2: 0, 5: 0, 6: 0}
 
 def producers(graph: Graph) -> frozenset[tuple[str, int]]:
     """Return the (path, axis) of every parameter along which it makes numbers: masked there, a channel is zero at its readers."""
-    found = {(path, 0) for path in graph.parameters() if path.rpartition(".")[2] in ("weight", "bias")}
+    parameters = graph.parameters()
+    found = {(path, 0) for path in parameters if path.rpartition(".")[2] in ("weight", "bias") or _shifts(path, parameters)}
     for node in graph.nodes:
         for place, tensor in enumerate(node.inputs):
             if tensor is None or tensor.role != "parameter" or tensor.name.endswith(_STATISTICS):
@@ -92,6 +95,12 @@ def producers(graph: Graph) -> frozenset[tuple[str, int]]:
             elif place in _MAKING.get(node.kind, {}):
                 found.add((tensor.name, _MAKING[node.kind][place]))
     return frozenset(found)
+
+
+def _shifts(path: str, parameters: Collection[str]) -> bool:
+    """Tell whether a parameter is the running mean of a BatchNorm without a scale: it makes a masked channel other than zero."""
+    layer, _, name = path.rpartition(".")
+    return name == "running_mean" and f"{layer}.weight".lstrip(".") not in parameters
 
 
 #: What hands a parameter's numbers on to a result that they may make other than zero.
@@ -110,6 +119,40 @@ def unmaskable(graph: Graph, labels: Labels, maskable: Collection[str]) -> Itera
                 for axis in labels.axes[tensor]:
                     for factor in labels.of(axis):
                         yield labels.classes(factor), f"{tensor.name} is added to it, and belongs to no layer that could be masked"
+
+
+def needed(
+    graph: Graph, labels: Labels, bound: Sequence[Binding], free: Array, maskable: Collection[str], allow_inexact: bool
+) -> Iterator[tuple[Array, str]]:
+    """Yield classes that some operation needs all the same when everything of them is masked that can be, with the reason.
+
+    sigmoid(0) in front of a convolution that pads with zeros is such a case. Half of each group is tried at a time, so that no tensor
+    becomes a constant because all that it is made from is masked.
+    """
+    made = producers(graph)
+    for half in _halves(signatures(labels, bound), free):
+        whole: dict[str, dict[int, Array]] = {}
+        for tensor, axis, factor in bound:
+            if (tensor.name, axis) in made and tensor.name in maskable and half[labels.classes(factor)].any():
+                whole.setdefault(tensor.name, {})[axis] = labels.keep(labels.axes[tensor][axis], half)
+        for contraction in contractions(graph, analyse(graph, {}, allow_inexact, whole)):
+            if not contraction.safe.all():
+                for factor in labels.of(labels.axes[contraction.tensor][contraction.axis]):
+                    classes = labels.classes(factor)
+                    yield classes[~factor.all_along(contraction.safe) & half[classes]], contraction.reason
+
+
+def _halves(signature: Array, free: Array) -> Iterator[Array]:
+    """Yield every second of the free classes of each group, then the others."""
+    classes = np.flatnonzero(free)
+    order = classes[np.argsort(signature[classes], kind="stable")]
+    found, starts = np.unique(signature[order], return_index=True)
+    rank = np.arange(len(order)) - starts[np.searchsorted(found, signature[order])] if len(order) else order
+    for parity in (0, 1):
+        half = np.zeros(len(free), bool)
+        half[order[rank % 2 == parity]] = True
+        if half.any():
+            yield half
 
 
 def _is_table(tensor: Tensor) -> bool:

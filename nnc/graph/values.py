@@ -9,6 +9,7 @@ it can leave: its constant goes into that operation's bias.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,12 +18,16 @@ from nnc.graph.ir import Array, Graph, Node, Tensor
 from nnc.graph.known import Known, Values, single
 from nnc.graph.recurrent import stays_zero
 
+NOTHING: Mapping[str, Mapping[int, Array]] = MappingProxyType({})
+
 __all__ = ["TRANSFER", "Known", "Values", "analyse", "weighted"]
 
 
-def analyse(graph: Graph, masks: Mapping[str, Array], allow_inexact: bool = False) -> Values:
-    """Return the values of a graph whose parameters are seen through `masks` ({parameter path: boolean array})."""
-    values = Values(masks, allow_inexact)
+def analyse(
+    graph: Graph, masks: Mapping[str, Array], allow_inexact: bool = False, whole: Mapping[str, Mapping[int, Array]] = NOTHING
+) -> Values:
+    """Return the values of a graph whose parameters are seen through `masks`, and `whole` masks, as `Values` has them."""
+    values = Values(masks, allow_inexact, whole)
     for node in graph.nodes:
         transfer = TRANSFER.get(node.kind) or _own_transfer(node)
         if transfer is not None:
@@ -130,8 +135,9 @@ def _contract(weight: Tensor | None, bias: Tensor | None, values: Values, inputs
     alive = values.alive(weight)
     if alive is None:
         known = np.repeat(~unknown.any(axis=1), outputs // groups)
-        if weight.role == "value":  # a part of a parameter
-            known = (known & ~np.nan_to_num(inputs).any()) | (values.along(weight, 0) == 0)
+        if weight.role == "value":  # a part of a parameter, whose numbers are not at hand
+            known &= not np.nan_to_num(inputs).any()
+        known |= values.along(weight, 0) == 0
     else:
         meets = alive.reshape(groups, -1, width) & unknown[:, None, :]
         known = ~meets.any(axis=2).reshape(-1)
@@ -178,7 +184,7 @@ def layer_norm(node: Node, values: Values) -> None:
     if node.attrs["axes"] != (last,):
         return
     gone = values.along(x, last) == 0 if values.allow_inexact else np.zeros(y.shape[last], bool)
-    if weight is not None and weight.name in values.masks:
+    if weight is not None and values.seen_masked(weight):
         gone = gone | (values.numbers(weight) == 0)
     values.put(y, {last: np.where(gone, 0.0 if bias is None else values.numbers(bias), np.nan)})
 

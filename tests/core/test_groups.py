@@ -160,3 +160,35 @@ def test_what_a_table_that_no_layer_holds_is_added_to_stays_and_the_table_is_nam
     assert by_layers(Groups(p.graph, maskable=held)) == {}
     reasons = {reason for layer, _, reason in Groups(p.graph, maskable=held).pinned() if layer == "first"}
     assert reasons == {"table is added to it, and belongs to no layer that could be masked"}
+
+
+def test_channels_that_a_sigmoid_makes_a_half_under_zero_padding_are_not_offered():
+    pencil = Pencil()
+    x = pencil.sigmoid(pencil.conv(pencil.input(1, 3, 6, 6), "first", 4))
+    pencil.output(pencil.conv(x, "second", 2, padded=True))
+
+    groups = Groups(pencil.graph)
+
+    assert groups.shared == ()
+    assert ("first", 4, "second reads a constant from it that is not zero, and pads with zeros") in list(groups.pinned())
+
+
+def test_channels_that_a_sigmoid_makes_a_half_are_offered_where_a_bias_takes_that():
+    pencil = Pencil()
+    x = pencil.sigmoid(pencil.conv(pencil.input(1, 3, 6, 6), "first", 4))
+    pencil.output(pencil.conv(x, "second", 2))
+
+    assert [shared.layers for shared in Groups(pencil.graph).shared] == [("first",)]
+
+
+def test_a_batch_norm_without_scale_has_its_mean_masked():
+    pencil = Pencil()
+    x = pencil.conv(pencil.input(1, 3, 6, 6), "first", 4)
+    vectors = [pencil.parameter(f"norm.{part}", 4) for part in ("bias", "running_mean", "running_var")]
+    x = pencil.node("batch_norm", x, None, *vectors, shape=x.shape, layer="norm", channel_axis=1, epsilon=1e-5)
+    pencil.output(pencil.conv(x, "second", 2, padded=True))
+
+    groups = Groups(pencil.graph)
+    kept = groups.kept({0: np.array([True, False, False, False])})
+
+    assert sorted(kept) == ["first.bias", "first.weight", "norm.bias", "norm.running_mean"]
