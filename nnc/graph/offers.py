@@ -127,7 +127,7 @@ def needed(
     """Yield classes that some operation needs all the same when everything of them is masked that can be, with the reason.
 
     sigmoid(0) in front of a convolution that pads with zeros is such a case. Half of each group is tried at a time, so that no tensor
-    becomes a constant because all that it is made from is masked.
+    becomes a constant because all that it is made from is masked; where nothing needs the first half, the second is not tried.
     """
     made = producers(graph)
     for half in _halves(signatures(labels, bound), free):
@@ -135,11 +135,16 @@ def needed(
         for tensor, axis, factor in bound:
             if (tensor.name, axis) in made and tensor.name in maskable and half[labels.classes(factor)].any():
                 whole.setdefault(tensor.name, {})[axis] = labels.keep(labels.axes[tensor][axis], half)
+        found = False
         for contraction in contractions(graph, analyse(graph, {}, allow_inexact, whole)):
-            if not contraction.safe.all():
-                for factor in labels.of(labels.axes[contraction.tensor][contraction.axis]):
-                    classes = labels.classes(factor)
-                    yield classes[~factor.all_along(contraction.safe) & half[classes]], contraction.reason
+            for factor in labels.of(labels.axes[contraction.tensor][contraction.axis]):
+                classes = labels.classes(factor)
+                classes = classes[~factor.all_along(contraction.safe) & half[classes]]
+                if len(classes):
+                    found = True
+                    yield classes, contraction.reason
+        if not found:
+            return
 
 
 def _halves(signature: Array, free: Array) -> Iterator[Array]:
