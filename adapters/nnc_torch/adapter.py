@@ -14,7 +14,7 @@ from nnc.graph.plan import Plan, Reshape, Size
 from nnc_torch import blueprints, forward, inference, masks, stored, surgery
 from nnc_torch import trace as tracing
 from nnc_torch.accepts import check
-from nnc_torch.layers import TorchLayer, layers_of, stored_parameters
+from nnc_torch.layers import TorchLayer, layers_of, maskable_tensors
 from nnc_torch.trainable import Trainable
 
 
@@ -28,7 +28,7 @@ class TorchAdapter(Trainable):
         self.model = model
 
     def layers(self) -> list[TorchLayer]:
-        return [TorchLayer(name, module) for name, module in layers_of(self.model) if stored_parameters(module)]
+        return [TorchLayer(name, module) for name, module in layers_of(self.model) if maskable_tensors(module)]
 
     def masks(self) -> Masks:
         return masks.masks_of(self.model)

@@ -23,7 +23,7 @@ def attach(module: nn.Module, parameter: str, item: nn.Module, *, first: bool = 
         return
     if chains and parameter not in chains:
         _renew_class(module)
-    order = tuple(module._parameters)
+    order = tuple(module._parameters), tuple(module._buffers)
     # unsafe: torch's own check would compute the whole chain once more.
     parametrize.register_parametrization(module, parameter, item, unsafe=True)
     if not chains:
@@ -39,9 +39,10 @@ def detach(module: nn.Module, parameter: str, item: nn.Module) -> None:
     order = module.parametrizations._nnc_order
     _renew_class(module)
     parametrize.remove_parametrizations(module, parameter, leave_parametrized=False)
-    ordered = {name: module._parameters[name] for name in order if name in module._parameters}
-    module._parameters.clear()
-    module._parameters.update(ordered)
+    for held, names in zip((module._parameters, module._buffers), order, strict=True):
+        ordered = {name: held[name] for name in names if name in held}
+        held.clear()
+        held.update(ordered)
 
 
 def _renew_class(module: nn.Module) -> None:

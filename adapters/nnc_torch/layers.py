@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
@@ -131,17 +132,26 @@ def stored_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return own | {name: behind.original for name, behind in parametrizations(module).items()}
 
 
+def maskable_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what of a module can be masked: its parameters and, of a BatchNorm without a scale, the mean that it takes away."""
+    own: dict[str, torch.Tensor] = {**stored_parameters(module)}
+    mean = module._buffers.get("running_mean") if isinstance(module, _NormBase) and "weight" not in own else None
+    return own if mean is None else {**own, "running_mean": mean}
+
+
 def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules of a model by name, without those that nnc or torch puts in for parametrizations."""
     seen: set[int] = set()
     waiting = [("", model)]
     while waiting:
         path, module = waiting.pop()
-        if id(module) not in seen:
-            seen.add(id(module))
-            yield path, module
-            children = [(join(path, name), child) for name, child in module._modules.items() if child is not None]
-            waiting += [(name, child) for name, child in reversed(children) if not name.endswith("parametrizations")]
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield path, module
+        for name, child in reversed(module._modules.items()):
+            if child is not None and not name.endswith("parametrizations"):
+                waiting.append((join(path, name), child))
 
 
 def numbers_of(model: nn.Module) -> dict[str, dict[str, int]]:
@@ -184,12 +194,12 @@ class TorchLayer:
 
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        stored = stored_parameters(self.module).items()
+        stored = maskable_tensors(self.module).items()
         return {public(self.module, name): canonical_shape(self.module, name, tensor) for name, tensor in stored}
 
     @property
     def native(self) -> dict[str, str]:
-        return {name: public(self.module, name) for name in stored_parameters(self.module)}
+        return {name: public(self.module, name) for name in maskable_tensors(self.module)}
 
     @property
     def ops(self) -> Any:

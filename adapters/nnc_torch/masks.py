@@ -18,7 +18,7 @@ from torch import nn
 from nnc.adapter import Masks
 from nnc_torch import objectives, views
 from nnc_torch.chains import attach, detach
-from nnc_torch.layers import canonical, layers_of, native, parametrizations, private, public, stored_parameters
+from nnc_torch.layers import canonical, layers_of, maskable_tensors, native, parametrizations, private, public
 from nnc_torch.ops import only
 
 
@@ -32,6 +32,13 @@ class Mask(nn.Module):
 
     def forward(self, stored: torch.Tensor) -> torch.Tensor:
         return only(stored, self.keep)  # not a product: 0 * nan is nan
+
+
+class StatisticMask(Mask):
+    """A mask over a running mean. In training that is written and not read, so what is stored is shown."""
+
+    def forward(self, stored: torch.Tensor) -> torch.Tensor:
+        return stored if self.training else super().forward(stored)
 
 
 def masks_of(model: nn.Module) -> Masks:
@@ -72,7 +79,7 @@ def native_masks(model: nn.Module, masks: Masks) -> dict[int, torch.Tensor]:
     """Return `{id(stored parameter): keep}` in torch's layouts and on its devices; tied parameters get the masks of all their names."""
     found: dict[int, torch.Tensor] = {}
     for layer, module in layers_of(model) if masks else ():
-        stored = stored_parameters(module)
+        stored = maskable_tensors(module)
         for name, mask in masks.get(layer, {}).items():
             parameter = private(module, name)
             tensor = stored[parameter]
@@ -86,9 +93,10 @@ def native_masks(model: nn.Module, masks: Masks) -> dict[int, torch.Tensor]:
 def _add(model: nn.Module, masks: Masks) -> None:
     keeps = native_masks(model, masks)
     for _, module in list(layers_of(model)):
-        for parameter, tensor in stored_parameters(module).items():
+        for parameter, tensor in maskable_tensors(module).items():
             if id(tensor) in keeps:
-                attach(module, parameter, Mask(keeps[id(tensor)]), first=True)
+                kind = StatisticMask if parameter == "running_mean" else Mask
+                attach(module, parameter, kind(keeps[id(tensor)]), first=True)
 
 
 def _remove(model: nn.Module) -> None:
