@@ -7,7 +7,7 @@ from statistics import median
 from time import process_time
 
 #: CPU seconds to spend on one pair of calls, and how often at least and at most.
-BUDGET, FEWEST, MOST = 3.0, 3, 25
+BUDGET, FEWEST, MOST = 2.0, 3, 25
 
 
 def medians_by_turns(calls: Sequence[Callable[[], object]]) -> list[float]:
