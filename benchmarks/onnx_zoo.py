@@ -34,7 +34,7 @@ def from_keras(name: str, batch: int) -> onnx.ModelProto:
 
 
 def large_from_keras(name: str, batch: int) -> onnx.ModelProto:
-    """Return a Keras architecture as nnc writes it: tf2onnx alone takes more than 20 GB for a BERT, nnc keeps large weights out of its way."""
+    """Return a Keras architecture as nnc writes it: tf2onnx by itself runs out of 23 GB of memory on a BERT."""
     import nnc
     from keras_zoo import ARCHITECTURES
 
