@@ -138,12 +138,32 @@ def _parameter(cls: type, name: str) -> property:
         held = self.__dict__
         mask, views, tap = (held.get(entry, {}).get(name) for entry in (MASKS, VIEWS, TAPS))
         if mask is not None:
-            value = views.masked(value, mask) if views else keras.ops.multiply(value, mask)
+            value = views.masked(value, mask) if views else _times(value, mask, name)
         if views is not None:
             value = views(value)
         return value if tap is None else tap(tf.convert_to_tensor(value))
 
     return descriptor(cls, name, seen)
+
+
+def _times(value: Any, mask: Any, name: str) -> Any:
+    return _Statistic(value, mask) if name == "moving_mean" else keras.ops.multiply(value, mask)
+
+
+class _Statistic:
+    """A masked running mean: read as zero where it is masked; training goes on counting where it is not."""
+
+    def __init__(self, stored: Any, mask: Any) -> None:
+        self._stored, self._mask = stored, mask
+
+    def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> Any:
+        return tf.convert_to_tensor(keras.ops.multiply(self._stored, self._mask), dtype)
+
+    def assign(self, value: Any) -> Any:
+        return self._stored.assign(keras.ops.where(keras.ops.cast(self._mask, "bool"), value, self._stored))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stored, name)
 
 
 def around(cls: type, name: str, work: Callable[..., Any]) -> property:
