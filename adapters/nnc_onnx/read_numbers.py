@@ -29,6 +29,11 @@ def pointwise(reader: Reader, node: NodeProto) -> None:
         unknown(reader, node)
 
 
+def fast_gelu(reader: Reader, node: NodeProto) -> None:
+    """ONNX Runtime's approximation of GELU; with a bias of its own it is not the same function on every channel."""
+    (unknown if reader.given(node, 1) else pointwise)(reader, node)
+
+
 def is_nan(reader: Reader, node: NodeProto) -> None:
     """Exporters guard a softmax with Where(IsNaN(p), 0, p); the test is only recorded where something else reads it."""
     reader.later[node.output[0]] = partial(pointwise, reader, node)
@@ -121,6 +126,8 @@ def cumulative(reader: Reader, node: NodeProto) -> None:
 READINGS: dict[str, Reading] = {
     **dict.fromkeys(("Identity", "Dropout", "Cast", "CastLike"), identity),
     **dict.fromkeys(_POINTWISE.split(), pointwise),
+    **{f"com.microsoft.{name}": pointwise for name in ("Gelu", "QuickGelu")},
+    "com.microsoft.FastGelu": fast_gelu,
     **dict.fromkeys(_BINARY, binary),
     **dict.fromkeys(("Max", "Min", "Sum"), variadic),
     **{f"Reduce{name}": reduction for name in _REDUCTIONS.split()},
