@@ -65,10 +65,9 @@ class Reader:
             return
         if self._is_static(node):
             self.statics.update({name: np.asarray(self.results[name]) for name in node.output if name})
-        elif node.domain in ("", "ai.onnx"):
-            self.readings.get(node.op_type, unknown)(self, node)
         else:
-            unknown(self, node)
+            kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+            self.readings.get(kind, unknown)(self, node)
 
     def _is_static(self, node: NodeProto) -> bool:
         """Tell whether a result follows from constants and shapes alone."""
