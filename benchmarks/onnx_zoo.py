@@ -34,7 +34,7 @@ def from_keras(name: str, batch: int) -> onnx.ModelProto:
 
 
 def large_from_keras(name: str, batch: int) -> onnx.ModelProto:
-    """Return a Keras architecture as nnc writes it: tf2onnx by itself runs out of 23 GB of memory on a BERT."""
+    """Return a Keras architecture as nnc writes it: tf2onnx by itself takes more than 17 GB for a BERT."""
     import nnc
     from keras_zoo import ARCHITECTURES
 

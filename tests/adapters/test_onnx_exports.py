@@ -46,6 +46,12 @@ def from_keras(model, inputs):
     return proto, {given.name: array for given, array in zip(proto.graph.input, inputs.values(), strict=True)}
 
 
+def through_nnc(model, inputs):
+    """Export a large Keras model as nnc does: tf2onnx by itself takes more than 17 GB for a BERT."""
+    with tempfile.TemporaryDirectory() as folder:
+        return onnx.load(nnc.export(model, Path(folder) / "model.onnx", inputs).path), inputs
+
+
 def runtime(model, inputs):
     """Return what plain ONNX Runtime gives."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -125,7 +131,8 @@ def keras_tokens(vocabulary, length):
 
 
 def require_half_of_the_heads(small, heads, size):
-    found = {name: shape for name, shape in weights(small).items() if name.endswith(("query_1", "key_1", "value_1"))}
+    ends = ("query_1", "key_1", "value_1", "query_dense", "key_dense", "value_dense")
+    found = {name: shape for name, shape in weights(small).items() if name.endswith(ends)}
     assert found
     assert {shape[0] for shape in found.values()} == {heads // 2 * size}
 
@@ -207,7 +214,8 @@ def test_a_network_of_full_size_exported_by_keras_is_halved(name):
         model = getattr(keras.applications, name)(weights=None, input_shape=(224, 224, 3), classifier_activation=None)
         inputs = noise(2, 224, 224, 3)
 
-    small, left = require_exact(*from_keras(randomise(model), inputs))
+    export = through_nnc if name == "BertBackbone" else from_keras
+    small, left = require_exact(*export(randomise(model), inputs))
 
     assert left <= FULL_KERAS[name]
     if name == "BertBackbone":

@@ -200,3 +200,15 @@ def test_what_a_slice_takes_in_steps_becomes_a_gather():
     assert written(small, ("Gather", 1)) == [1, 6]
     assert shape(small, "last") == (4, 2, 1, 1)
     assert speedup.difference <= 1e-5
+
+
+@pytest.mark.parametrize("op", ["Gelu", "FastGelu", "QuickGelu"])
+def test_half_of_the_neurons_leave_around_a_gelu_of_onnx_runtime(op):
+    nodes = [("MatMul", ["x", "up"], ["a"], {}), (op, ["a"], ["b"], {"domain": "com.microsoft"}), ("MatMul", ["b", "down"], ["y"], {})]
+    model, x = net(nodes, {"up": (4, 8), "down": (8, 4)}, x=(2, 3, 4))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+    small, _, difference = halved(model, x)
+
+    assert {tensor.name: tuple(tensor.dims) for tensor in small.graph.initializer} == {"up": (4, 4), "down": (4, 4)}
+    assert difference <= 1e-6
