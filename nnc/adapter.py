@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,10 +104,17 @@ class Layer(Protocol):
 
 @dataclass(frozen=True)
 class Trace:
-    """A recorded forward pass: its graph, and its outputs as arrays in the order of `graph.outputs`."""
+    """A recorded forward pass: its graph, and its outputs as arrays in the order of `graph.outputs`.
+
+    Which channels can leave follows from the graph alone. So an adapter may `compute` the outputs when they are first asked for.
+    """
 
     graph: Graph
-    outputs: tuple[Array, ...]
+    compute: Callable[[], tuple[Array, ...]]
+
+    @cached_property
+    def outputs(self) -> tuple[Array, ...]:
+        return self.compute()
 
 
 class Adapter(Protocol):

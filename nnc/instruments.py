@@ -52,7 +52,12 @@ def attach(adapter: Adapter, algorithms: Iterable[Algorithm], teacher: Any = Non
             ready.set_views(views)
             ready.set_objectives(objectives, teacher)
             ready.learn(learning, optimizer)
-    return masks
+    return {layer: {name: _writeable(mask) for name, mask in given.items()} for layer, given in masks.items()}
+
+
+def _writeable(mask: Array) -> Array:
+    """Return a mask that its new owner may change: a proposed one may be a view that repeats a row."""
+    return mask if mask.flags.writeable else mask.copy()
 
 
 def detach(adapter: Adapter) -> None:

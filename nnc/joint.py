@@ -92,7 +92,6 @@ def _masks(kept: Mapping[str, Mapping[int, Array]], layers: Sequence[Layer]) -> 
 
 
 def _spread(keep: Mapping[int, Array], shape: tuple[int, ...]) -> Array:
-    mask = np.ones(shape, bool)
-    for axis, stays in keep.items():
-        mask &= stays.reshape(-1, *(1,) * (len(shape) - 1 - axis))
-    return mask
+    """Return a mask that repeats what stays of an axis over the others: a view, so that the masks of whole layers take no memory."""
+    along = [np.broadcast_to(stays.reshape(-1, *(1,) * (len(shape) - 1 - axis)), shape) for axis, stays in keep.items()]
+    return along[0] if len(along) == 1 else np.logical_and.reduce(along)

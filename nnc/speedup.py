@@ -202,7 +202,7 @@ def _attempt(adapter: Adapter, inputs: Any) -> tuple[Trace, TraceError | None]:
     try:
         return adapter.trace(inputs, {}), None
     except TraceError as error:
-        return Trace(error.graph or Graph(), ()), error
+        return Trace(error.graph or Graph(), tuple), error
 
 
 def _first_wrong(graph: Graph, small: Graph, found: Propagation, complete: bool) -> int | None:

@@ -55,7 +55,8 @@ class OnnxAdapter:
         if missing:
             raise TraceError(f"the output {missing[0]!r} is a sequence; nnc compares arrays.")
         graph = Reader(work, results, READINGS, self._file).read(given)
-        return Trace(graph, tuple(results[name] for name in final))
+        outputs = tuple(results[name] for name in final)
+        return Trace(graph, lambda: outputs)
 
     def structure(self, example_inputs: Any) -> Graph:
         # A file's shapes are known only when it has run.

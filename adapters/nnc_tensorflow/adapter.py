@@ -72,7 +72,7 @@ class TensorFlowAdapter:
             graph = reader.read(function.outputs)
             with unfused():
                 outputs = arrays_of(function(*tensors))
-        return Trace(graph, outputs)
+        return Trace(graph, lambda: outputs)
 
     def structure(self, example_inputs: Any) -> Graph:
         layers, tensors, call = keras_layers(self.model), tensors_of(example_inputs), caller(self.model, example_inputs)

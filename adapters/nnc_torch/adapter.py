@@ -40,7 +40,7 @@ class TorchAdapter(Trainable):
         return tracing.trace(self.model, example_inputs, masks)
 
     def structure(self, example_inputs: Any) -> Graph:
-        return tracing.structure(self.model, example_inputs)
+        return self.trace(example_inputs, {}).graph
 
     def run(self, example_inputs: Any) -> tuple[Array, ...]:
         return inference.run(self.model, example_inputs)

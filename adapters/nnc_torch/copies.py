@@ -18,12 +18,12 @@ from torch.nn.modules.conv import _ConvNd
 _PROTOCOL = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
 #: Their `__setstate__` only completes what old versions of torch pickled.
 _PLAIN = (_ConvNd,)
-_SAME = (int, float, bool, str, type(None), torch.dtype, torch.device)
+_SAME = frozenset([int, float, bool, str, type(None), torch.dtype, torch.device])
 
 
 def copied(value: Any, memo: dict[int, Any]) -> Any:
     """Return a deep copy; `memo` maps the id of what is not to be copied to what takes its place."""
-    if isinstance(value, _SAME):
+    if type(value) in _SAME:
         return value
     known = memo.get(id(value))
     if known is not None:
@@ -32,7 +32,8 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
         return _module(value, memo)
     if type(value) in (dict, OrderedDict):
         memo[id(value)] = made = type(value)()
-        made.update({key: copied(item, memo) for key, item in value.items()} if value else {})
+        for key, item in value.items():
+            made[key] = item if type(item) in _SAME else copied(item, memo)
         return made
     if type(value) is torch.Tensor and not value.dim() and not value.requires_grad:
         memo[id(value)] = scalar = value.clone()  # a BatchNorm's counter
@@ -45,7 +46,7 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
 def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     made = memo[id(module)] = type(module).__new__(type(module))
     for name, value in vars(module).items():
-        made.__dict__[name] = copied(value, memo)
+        made.__dict__[name] = value if type(value) in _SAME else copied(value, memo)
     return made
 
 

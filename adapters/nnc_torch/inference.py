@@ -46,10 +46,22 @@ def _split(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     raise ConfigError(f"example_inputs: a {kind.__module__}.{kind.__qualname__}; give a torch tensor, or a tuple or dict of them{hint}.")
 
 
+def _modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield what `model.modules()` does, without a generator for each level of it."""
+    seen, waiting = {id(model)}, [model]
+    while waiting:
+        module = waiting.pop()
+        yield module
+        for child in module._modules.values():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                waiting.append(child)
+
+
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
     """Put every module into inference mode, without gradients, and give each its own training flag back."""
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in _modules(model) if module.training]
     try:
         for module in training:
             module.training = False  # not model.eval(): users override it
@@ -60,15 +72,20 @@ def inference(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+#: Most arguments of operations are these.
+_NO_TENSORS = (int, float, str, NoneType)
+
+
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """Yield the tensors in a nest of tuples, lists, mappings (transformers' ModelOutput too) and dataclasses, in order."""
     if isinstance(value, torch.Tensor):
         yield value
-    elif isinstance(value, (int, float, str, NoneType)):
-        return  # first: most arguments of operations are these
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from tensors_in(item)
+            if isinstance(item, torch.Tensor):
+                yield item
+            elif not isinstance(item, _NO_TENSORS):
+                yield from tensors_in(item)
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from tensors_in(item)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from nnc.adapter import Masks
+from nnc.graph.known import distinct
 from nnc_torch import objectives, views
 from nnc_torch.chains import attach, detach
 from nnc_torch.layers import canonical, layers_of, maskable_tensors, native, parametrizations, private, public
@@ -83,11 +84,16 @@ def native_masks(model: nn.Module, masks: Masks) -> dict[int, torch.Tensor]:
         for name, mask in masks.get(layer, {}).items():
             parameter = private(module, name)
             tensor = stored[parameter]
-            keep = torch.from_numpy(np.ascontiguousarray(native(module, parameter, np.asarray(mask, bool)))).to(tensor.device)
+            keep = _tensor(native(module, parameter, np.asarray(mask, bool))).to(tensor.device)
             if keep.shape != tensor.shape:
                 raise ValueError(f"{layer}.{parameter}: a mask of shape {tuple(keep.shape)} on {tuple(tensor.shape)}")
             found[id(tensor)] = found[id(tensor)] & keep if id(tensor) in found else keep
     return found
+
+
+def _tensor(mask: np.ndarray) -> torch.Tensor:
+    """Return a mask as a tensor that repeats what the array does: a mask of whole rows takes no more memory than they are."""
+    return torch.from_numpy(np.require(distinct(mask), requirements=("C", "W"))).expand(mask.shape)
 
 
 def _add(model: nn.Module, masks: Masks) -> None:
@@ -96,7 +102,7 @@ def _add(model: nn.Module, masks: Masks) -> None:
         for parameter, tensor in maskable_tensors(module).items():
             if id(tensor) in keeps:
                 kind = StatisticMask if parameter == "running_mean" else Mask
-                attach(module, parameter, kind(keeps[id(tensor)]), first=True)
+                attach(module, parameter, kind(keeps[id(tensor)].contiguous()), first=True)
 
 
 def _remove(model: nn.Module) -> None:

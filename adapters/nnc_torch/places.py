@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nnc.graph.ir import Source
+from nnc_torch.layers import layers_of
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _OURS = os.path.dirname(__file__) + os.sep
@@ -19,7 +20,7 @@ _PYTHON = os.path.dirname(os.__file__) + os.sep
 #: Files of ours that hold models, which are a user's code like any other.
 _MODELS = tuple(_OURS + name for name in ("demo.py", "examples.py"))
 
-USER, LIBRARY, OURS = range(3)
+USER, LIBRARY, OURS = range(1, 4)
 
 
 class Places:
@@ -29,7 +30,7 @@ class Places:
     """
 
     def __init__(self, model: nn.Module, until: CodeType) -> None:
-        self._layers = {id(module): name for name, module in model.named_modules()}
+        self._layers = {id(module): name for name, module in layers_of(model)}
         self._until = until
         self._owners: dict[CodeType, int] = {}
         self._sources: dict[tuple[CodeType, int], Source] = {}
@@ -40,11 +41,12 @@ class Places:
         source: Source | None = None
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not self._until and (layer is None or source is None):
-            owner = self._owner(frame.f_code)
+            code = frame.f_code
+            owner = self._owners.get(code) or self._owner(code)
             if owner != OURS and layer is None:
                 layer = self._layer(frame)
             if owner == USER and source is None:
-                source = self._source(frame.f_code, frame.f_lineno)
+                source = self._source(code, frame.f_lineno)
             frame = frame.f_back
         return layer or "", source
 

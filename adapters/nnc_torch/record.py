@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,7 +14,9 @@ from nnc.graph.ir import Array, Node, Source, Tensor, constant
 from nnc_torch.hollow import hollow
 from nnc_torch.inference import tensors_in, to_numpy
 from nnc_torch.literals import Literals
+from nnc_torch.looking import looked_at, looks
 from nnc_torch.places import Places
+from nnc_torch.seen import Seen
 from nnc_torch.values import Values
 
 aten = torch.ops.aten
@@ -22,12 +24,13 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Operation:
-    """What an ATen operation's schema says: the positions of its arguments, whether it writes in place, whether it gives views."""
+    """What is known of an ATen operation: the positions of its arguments, what it writes, whether it gives views or looks at numbers."""
 
     name: str
     arguments: dict[str, tuple[int, Any]]
     written: tuple[str, ...]
     gives_views: bool
+    looks: bool
 
 
 @cache
@@ -37,7 +40,7 @@ def operation(func: Any) -> Operation:
     arguments = {a.name: (i, a.default_value if a.has_default_value() else None) for i, a in enumerate(schema.arguments)}
     written = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
     views = not written and any(r.alias_info is not None for r in schema.returns)
-    return Operation(schema.name.replace("aten::", "aten."), arguments, written, views)
+    return Operation(schema.name.replace("aten::", "aten."), arguments, written, views, looks(func))
 
 
 class Call:
@@ -47,6 +50,7 @@ class Call:
         self.recorder, self.func, self.args, self.kwargs, self.result = recorder, func, args, kwargs, result
         self.values = recorder.values
         self.operation = operation(func)
+        self.tensors = [*tensors_in(args), *(tensors_in(kwargs) if kwargs else ())]
         self._place: tuple[str, Source | None] | None = None
 
     @property
@@ -108,9 +112,10 @@ class Call:
             self.values.write(self[written[0]], value)
         else:
             self.values.bind(self.output, value)
-        others = () if isinstance(self.result, torch.Tensor) else self.result[1:]
-        for other in tensors_in(list(others)):
-            self.values.later(other, self.later("unknown", self._inputs(), other_like(other)))
+        if not isinstance(self.result, torch.Tensor):
+            inputs = self._inputs()
+            for other in tensors_in(list(self.result[1:])):
+                self.values.later(other, self.later("unknown", inputs, other_like(other)))
 
     def later(self, kind: str, inputs: Sequence[Tensor | None], output: Tensor, **attrs: Any) -> Callable[[], Tensor]:
         """Return a function that adds a node and returns its output. It keeps no torch tensor alive."""
@@ -138,7 +143,7 @@ class Call:
             self.values.write(target, value or self.later("unknown", inputs, other_like(target))())
 
     def _inputs(self) -> tuple[Tensor, ...]:
-        return tuple(self.values.read(tensor) for tensor in tensors_in((self.args, self.kwargs)))
+        return tuple(self.values.read(tensor) for tensor in self.tensors)
 
     def _tensors_written(self) -> list[torch.Tensor]:
         return list(tensors_in([self[name] for name in self.operation.written]))
@@ -161,10 +166,10 @@ def other_like(tensor: torch.Tensor) -> Tensor:
 
 
 class Recorder(TorchDispatchMode):
-    """While entered, reads each operation with the reader that `readers` has for it, and shows it parameters through masks.
+    """While entered, reads each operation with the reader that `readers` has for it.
 
-    `masks` are by the id of the stored parameter. One masked copy lives as long as the operation that reads it, so the weights are
-    never held twice. `shapes_only` leaves out numbers that are dear and that no shape follows from.
+    Parameters are `seen` through masks where it has some. `shapes_only` leaves out numbers that are dear and that no shape follows from;
+    `looked` is what the model's code has looked at all the same.
     """
 
     def __init__(
@@ -173,18 +178,17 @@ class Recorder(TorchDispatchMode):
         places: Places,
         literals: Literals,
         readers: dict[Any, Callable[[Call], bool | None]],
-        masks: Mapping[int, torch.Tensor],
+        seen: Seen,
         shapes_only: bool = False,
     ) -> None:
         super().__init__()
-        self.values, self.places, self.literals, self._readers, self._masks = values, places, literals, readers, masks
-        self._shapes_only = shapes_only
+        self.values, self.places, self.literals, self._readers, self._shapes_only = values, places, literals, readers, shapes_only
+        self.masked = seen.masked
+        self.looked: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
-            if self._masks:
-                args, kwargs = self.masked(args), {name: self.masked(value) for name, value in kwargs.items()}
             result = hollow(func, args) if self._shapes_only and not kwargs else NotImplemented
             if result is NotImplemented:
                 result = func(*args, **kwargs)
@@ -192,19 +196,11 @@ class Recorder(TorchDispatchMode):
                 self._read(Call(self, func, args, kwargs, result))
         return result
 
-    def masked(self, value: Any) -> Any:
-        """Return an argument, or a list of them, with masked copies in the place of parameters that have a mask."""
-        if isinstance(value, tuple | list):
-            return type(value)([self.masked(item) for item in value]) if any(isinstance(i, torch.Tensor) for i in value) else value
-        if not isinstance(value, torch.Tensor) or id(value) not in self._masks:
-            return value
-        seen = torch.where(self._masks[id(value)], value.detach(), 0.0)
-        seen._nnc_slot = self.values.slot(value)
-        return seen
-
     def _read(self, call: Call) -> None:
-        if call.func.overloadpacket in FRESH or next(tensors_in((call.args, call.kwargs)), None) is None:
+        if not call.tensors or call.func.overloadpacket in FRESH:
             return self._constants(call)
+        if call.operation.looks:
+            self.looked += looked_at(call)
         reader = self._readers.get(call.func.overloadpacket)
         # A reader that returns False met arguments that it does not know.
         if reader is None or reader(call) is False:
@@ -223,7 +219,7 @@ class Recorder(TorchDispatchMode):
             self.values.bind(tensor, value)
 
     def _views(self, call: Call) -> None:
-        base = next(tensors_in(list(call.args)))
+        base = call.tensors[0]
         for tensor in tensors_in(call.result):
             if tensor is not base:
                 self.values.view(tensor, base)

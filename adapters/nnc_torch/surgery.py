@@ -101,7 +101,7 @@ def _cut(
         return {}
     cut = _taken(canonical(item.module, item.parameter, item.tensor.detach()), indices)
     for mask in keep:
-        stays = _taken(canonical(item.module, item.parameter, mask), indices)
+        stays = _taken(_distinct(canonical(item.module, item.parameter, mask)), indices)
         if not stays.all():
             cut = torch.where(stays, cut, 0.0)
     if addend is not None:
@@ -115,10 +115,16 @@ def _cut(
 
 
 def _taken(tensor: torch.Tensor, indices: Mapping[int, Array]) -> torch.Tensor:
-    """Return what stays of a canonical tensor."""
+    """Return what stays of a canonical tensor, or of one that repeats itself along its axes of size 1."""
     for axis, index in indices.items():
-        tensor = tensor.index_select(axis, torch.as_tensor(index, device=tensor.device))
+        if tensor.shape[axis] > 1:
+            tensor = tensor.index_select(axis, torch.as_tensor(index, device=tensor.device))
     return tensor
+
+
+def _distinct(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without its repetitions: one index of each axis that it was expanded along."""
+    return tensor[tuple(slice(None) if stride else slice(1) for stride in tensor.stride())]
 
 
 def _like(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,13 @@
-"""Trace a model: one forward pass in inference mode, on masked parameters, recorded into a Graph."""
+"""Trace a model: one forward pass in inference mode, recorded into a Graph, and another one, on masked parameters, for its outputs.
+
+Most numbers of the first pass are not computed, since nothing in the graph follows from them. Where the model's own code looks at such a
+number, to choose an expert for instance, the pass is recorded again with all of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,33 +18,37 @@ from torch import nn
 from nnc.adapter import Masks, Trace
 from nnc.errors import NncError, TraceError
 from nnc.graph.ir import Graph, Node, Tensor
-from nnc_torch import packed, recurrent
+from nnc_torch import looking, packed, recurrent
+from nnc_torch.hollow import LEFT_OUT
 from nnc_torch.inference import arguments, inference, tensors_in, to_numpy
 from nnc_torch.layers import canonical, canonical_shape, join, layers_of, numbers_of, public, swap_groups
 from nnc_torch.literals import Literals
+from nnc_torch.looking import depends
 from nnc_torch.masks import native_masks, unmasked
 from nnc_torch.places import Places
 from nnc_torch.readers import READERS
 from nnc_torch.record import Recorder
+from nnc_torch.seen import Seen
 from nnc_torch.values import Slot, Values
 
 
 def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
-    """Return the graph of one forward pass and its outputs; the model is as before afterwards."""
-    graph, outputs = _traced(model, example_inputs, masks)
-    return Trace(graph, tuple(to_numpy(tensor) for tensor in outputs))
+    """Return the graph of one forward pass, and its outputs once these are asked for; the model is as before after each."""
+    return Trace(_graph(model, example_inputs, masks), partial(_outputs, model, example_inputs, masks))
 
 
-def structure(model: nn.Module, example_inputs: Any) -> Graph:
-    """Return the graph of one forward pass, most of whose numbers are not computed."""
+def _graph(model: nn.Module, example_inputs: Any, masks: Masks) -> Graph:
     try:
-        return _traced(model, example_inputs, {}, shapes_only=True)[0]
+        graph, looked = _recorded(model, example_inputs, {}, shapes_only=True)
+        if not depends(graph, looked, LEFT_OUT):
+            return graph
     except TraceError:
-        # Code that looks at its numbers may not take zeros: then it gets the real ones, or fails on these too.
-        return _traced(model, example_inputs, {})[0]
+        pass  # zeros in the place of numbers may be what failed
+    return _recorded(model, example_inputs, masks)[0]
 
 
-def _traced(model: nn.Module, example_inputs: Any, masks: Masks, shapes_only: bool = False) -> tuple[Graph, list[torch.Tensor]]:
+def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, shapes_only: bool = False) -> tuple[Graph, list[Tensor]]:
+    """Return the graph of one forward pass, and what the model's code looked at."""
     args, kwargs = arguments(model, example_inputs)
     graph = Graph(numbers=numbers_of(model))
     values = Values(graph)
@@ -48,30 +56,41 @@ def _traced(model: nn.Module, example_inputs: Any, masks: Masks, shapes_only: bo
         _note_parameters(model, values)
         for tensor in tensors_in((args, kwargs)):
             graph.inputs.append(_note_input(tensor, values))
-        places = Places(model, _call.__code__)
-        recorder = Recorder(values, places, Literals(), READERS, native_masks(model, masks), shapes_only)
-        recorder.literals.handlers = {**recurrent.handlers(recorder), **packed.handlers(recorder)}
-        outputs = list(tensors_in(_recorded(model, args, kwargs, recorder)))
+        seen = Seen(native_masks(model, masks))
+        recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS, seen, shapes_only)
+        recorder.literals.handlers = {**recurrent.handlers(recorder), **packed.handlers(recorder), **looking.handlers(recorder)}
+        with _located(model, graph), seen if masks else nullcontext(), recorder.literals, recorder:
+            outputs = list(tensors_in(_call(model, args, kwargs)))
         graph.epsilon = _epsilon([*model.parameters(), *outputs])
         graph.outputs = [values.read(tensor) for tensor in outputs]
-    return graph, outputs
+    return graph, recorder.looked
+
+
+def _outputs(model: nn.Module, example_inputs: Any, masks: Masks) -> tuple[np.ndarray, ...]:
+    """Return the outputs of one forward pass on masked parameters."""
+    args, kwargs = arguments(model, example_inputs)
+    with unmasked(model), inference(model), _composed_attention():
+        seen = Seen(native_masks(model, masks)) if masks else nullcontext()
+        with _located(model, Graph()), seen:
+            return tuple(to_numpy(tensor) for tensor in tensors_in(_call(model, args, kwargs)))
 
 
 def _call(model: nn.Module, args: Any, kwargs: Any) -> Any:
     return model(*args, **kwargs)
 
 
-def _recorded(model: nn.Module, args: Any, kwargs: Any, recorder: Recorder) -> Any:
+@contextmanager
+def _located(model: nn.Module, graph: Graph) -> Iterator[None]:
+    """Say of what fails where in the model it does."""
     try:
-        with recorder.literals, recorder:
-            return _call(model, args, kwargs)
+        yield
     except NncError:
         raise
     except Exception as error:
-        layer, source = recorder.places.of(error.__traceback__)
+        layer, source = Places(model, _call.__code__).of(error.__traceback__)
         where = f"{layer or type(model).__name__}" + (f" ({source})" if source else "")
         message = f"{where}: the model failed on the example inputs: {type(error).__name__}: {error}"
-        raise TraceError(message, recorder.values.graph, source) from error
+        raise TraceError(message, graph, source) from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnc.graph.ir import Array, Graph, Node, Tensor
+from nnc.graph.known import distinct
 from nnc.graph.values import Values
 
 
@@ -70,7 +71,9 @@ def _weighted(node: Node, weight: Tensor, inputs: Array, values: Values, reason:
     alive = values.alive(weight)
     unread = np.zeros(inputs.shape, bool)
     if alive is not None:
-        unread = np.asarray(~alive.reshape(len(inputs), -1, weight.shape[1]).any(axis=1))
+        part = distinct(alive)
+        rows = np.broadcast_to(part, (len(alive), part.shape[1]))
+        unread = np.asarray(~rows.reshape(len(inputs), -1, part.shape[1]).any(axis=1))
     safe: Array = np.asarray((~np.isnan(inputs) | unread).all(axis=0))
     constant = np.where(unread, 0.0, np.nan_to_num(inputs))
     if not constant.any():

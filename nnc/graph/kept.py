@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from nnc.graph.ir import Array, Graph, Tensor
+from nnc.graph.known import any_along
 from nnc.graph.labels import Factor, Labels
 from nnc.graph.offers import Binding, producers
 from nnc.graph.plan import Kept
@@ -59,7 +60,7 @@ def _masked(values: Values, tensor: Tensor, axis: int) -> Array:
     alive = values.alive(tensor)
     if alive is None:
         return np.zeros(tensor.shape[axis], bool)
-    return np.asarray(~alive.any(axis=1 - axis))
+    return np.asarray(~any_along(alive, axis))
 
 
 class _Disagreements:

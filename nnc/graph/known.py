@@ -48,8 +48,9 @@ class Values:
         if mask is None:
             return None
         if weight not in self._alive:
-            flat = mask.reshape(*mask.shape[:2], -1)
-            self._alive[weight] = np.asarray(flat.any(axis=2) if flat.shape[2] > 1 else flat[:, :, 0])
+            part = distinct(mask)
+            alive = part.reshape(*part.shape[:2], -1).any(axis=2)
+            self._alive[weight] = np.broadcast_to(alive, mask.shape[:2])
         return self._alive[weight]
 
     def numbers(self, tensor: Tensor) -> Array:
@@ -81,8 +82,19 @@ class Values:
         mask = self.masks.get(tensor.name) if tensor.name else None
         if mask is None:
             return {}
-        dead = (~mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)) for axis in range(mask.ndim))
-        return {axis: np.where(gone, 0.0, np.nan) for axis, gone in enumerate(dead) if gone.any()}
+        return {axis: np.where(gone, 0.0, np.nan) for axis in range(mask.ndim) if (gone := ~any_along(mask, axis)).any()}
+
+
+def distinct(array: Array) -> Array:
+    """Return an array without its repetitions: one index of each axis that it was broadcast along, as a mask of rows is."""
+    return array[tuple(slice(None) if stride else slice(1) for stride in array.strides)]
+
+
+def any_along(mask: Array, axis: int) -> Array:
+    """Return for each index of an axis whether anything across it is True."""
+    part = distinct(mask)
+    found = part.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
+    return np.broadcast_to(found, mask.shape[axis : axis + 1])
 
 
 def _slices(numbers: Array) -> Known:

@@ -15,7 +15,7 @@ import numpy as np
 
 from nnc.graph import moves
 from nnc.graph.ir import Array, Graph, Node, Tensor
-from nnc.graph.known import Known, Values, single
+from nnc.graph.known import Known, Values, distinct, single
 from nnc.graph.recurrent import stays_zero
 
 NOTHING: Mapping[str, Mapping[int, Array]] = MappingProxyType({})
@@ -130,21 +130,28 @@ def _contract(weight: Tensor | None, bias: Tensor | None, values: Values, inputs
     An output is known where each of its unmasked weights meets a known input.
     """
     assert weight is not None
-    outputs, width = weight.shape[:2]
     unknown = np.isnan(inputs)  # (groups, in / groups)
     alive = values.alive(weight)
     if alive is None:
-        known = np.repeat(~unknown.any(axis=1), outputs // groups)
+        known = np.repeat(~unknown.any(axis=1), weight.shape[0] // groups)
         if weight.role == "value":  # a part of a parameter, whose numbers are not at hand
             known &= not np.nan_to_num(inputs).any()
         known |= values.along(weight, 0) == 0
     else:
-        meets = alive.reshape(groups, -1, width) & unknown[:, None, :]
-        known = ~meets.any(axis=2).reshape(-1)
+        known = ~_meets(alive, unknown)
     result = np.where(known, 0.0, np.nan)
     if known.any() and weight.data is not None and (np.nan_to_num(inputs) != 0).any():
         result[known] = weighted(values.numbers(weight), np.nan_to_num(inputs), groups)[known]
     return result + values.along(bias, 0) if bias is not None else result
+
+
+def _meets(alive: Array, unknown: Array) -> Array:
+    """Return which outputs have an unmasked weight on an unknown input: `(out,)` of `(out, in / groups)` and `(groups, in / groups)`."""
+    part = distinct(alive)
+    if part.shape[1] == 1:  # rows are masked as a whole
+        unknown = unknown.any(axis=1, keepdims=True)
+    rows = np.broadcast_to(part, (len(alive), unknown.shape[1]))
+    return np.asarray((rows.reshape(len(unknown), -1, unknown.shape[1]) & unknown[:, None, :]).any(axis=2).reshape(-1))
 
 
 def weighted(weight: Array, inputs: Array, groups: int) -> Array:
