@@ -1,7 +1,7 @@
 """How much a training step on the grid costs: CPU time of a step with views over one without, interleaved, the median of pairs.
 
     python benchmarks/qat_step.py --framework torch --model cnn
-    python benchmarks/qat_step.py --framework torch --model bert
+    python benchmarks/qat_step.py --framework keras --model bert --pairs 10
 
 cnn: 28 x 28, Conv 32, Conv 64, Dense 128, batch 64. bert: 6 layers, width 384, batch 8, 64 tokens. One thread, float32.
 """
@@ -56,8 +56,19 @@ def keras_cnn() -> tuple[Any, list[Any]]:
     return model, [(np.random.default_rng(0).standard_normal((64, 28, 28, 1)).astype("f4"), np.arange(64) % 10)]
 
 
+def keras_bert() -> tuple[Any, list[Any]]:
+    import keras
+    import keras_hub
+
+    sizes = {"vocabulary_size": 30522, "num_heads": 12, "hidden_dim": 384, "intermediate_dim": 1536, "max_sequence_length": 64}
+    backbone = keras_hub.models.BertBackbone(num_layers=6, **sizes)
+    model = keras.Model(backbone.input, keras.layers.Dense(2)(backbone(backbone.input)["pooled_output"]))
+    ids = np.random.default_rng(0).integers(0, 30522, (8, 64)).astype("int32")
+    return model, [({"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": np.ones_like(ids)}, np.arange(8) % 2)]
+
+
 CONFIG = {"cnn": ["Linear", "Conv2d"], "bert": ["Linear"]}
-BUILDERS = {("torch", "cnn"): torch_cnn, ("torch", "bert"): torch_bert, ("keras", "cnn"): keras_cnn}
+BUILDERS = {("torch", "cnn"): torch_cnn, ("torch", "bert"): torch_bert, ("keras", "cnn"): keras_cnn, ("keras", "bert"): keras_bert}
 
 
 def trainer(framework: str, data: list[Any]) -> nnc.Trainer:

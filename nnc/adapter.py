@@ -48,6 +48,22 @@ class Ops(Protocol):
         """Return `where(keep, x, 0)`, `keep` of the shape of `x`; faster than `where` or a product of the two where frameworks can."""
         ...
 
+    def levels(self, x: Any, scale: Any, zero: Any = None) -> Any:
+        """Return `round(x / scale) + zero`, through which no gradient flows."""
+        ...
+
+    def on_grid(self, x: Any, scale: Any, zero: Any, low: float, high: float) -> Any:
+        """Return `(clip(levels(x, scale, zero), low, high) - zero) * scale`, through which no gradient flows; `zero` may be None."""
+        ...
+
+    def inner_difference(self, a: Any, b: Any, c: Any, d: Any, axes: Any = None) -> Any:
+        """Return `sum(a * b - c * d)` over all axes, or over `axes`, which then stay as ones; no gradient flows through it."""
+        ...
+
+    def extremes(self, x: Any) -> tuple[Any, Any]:
+        """Return the smallest and the largest number of all."""
+        ...
+
     def clip_gradient(self, gradient: Any, x: Any, low: float, high: float) -> Any:
         """Return the gradient of `clip(x, low, high)`: `gradient` where low <= x <= high, else 0. It has none itself."""
         ...

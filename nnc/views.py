@@ -81,10 +81,13 @@ class State(Protocol):
 class View(ABC):
     """A function through which a model sees one tensor.
 
-    `name` tells the views of one site apart: a second one of the same name takes the first one's place.
+    `name` tells the views of one site apart: a second one of the same name takes the first one's place. Views of what passes layers
+    that have the same `shared`, and is not "", are one function with one set of variables: what one of them has computed of a tensor
+    in a forward pass, the others are given.
     """
 
     name: str
+    shared: str = ""
 
     def variables(self) -> Mapping[str, Variable]:
         """Return the variables that the view keeps, with their first values."""

@@ -134,6 +134,29 @@ def clip_gradient(gradient: Any, x: Any, low: float, high: float) -> Any:
     return tf.where((x >= low) & (x <= high), gradient, tf.zeros_like(gradient))
 
 
+def levels(x: Any, scale: Any, zero: Any = None) -> Any:
+    """Return round(x / scale) + zero; no gradient flows through it."""
+    found = tf.round(tf.stop_gradient(x) / scale)
+    return found if zero is None else found + zero
+
+
+def on_grid(x: Any, scale: Any, zero: Any, low: float, high: float) -> Any:
+    """Return (clip(levels(x, scale, zero), low, high) - zero) * scale; no gradient flows through it."""
+    found = clip(levels(x, scale, zero), low, high)
+    return (found if zero is None else found - zero) * scale
+
+
+def inner_difference(a: Any, b: Any, c: Any, d: Any, axes: Sequence[int] | None = None) -> Any:
+    """Return sum(a * b - c * d), over all axes or over `axes`, which then stay as ones; no gradient flows through it."""
+    apart = tf.stop_gradient(a * b - c * d)
+    return tf.reduce_sum(apart) if axes is None else tf.reduce_sum(apart, axis=tuple(axes), keepdims=True)
+
+
+def extremes(x: Any) -> tuple[Any, Any]:
+    """Return the smallest and the largest number."""
+    return tf.reduce_min(x), tf.reduce_max(x)
+
+
 def kth_smallest(x: Any, k: Any) -> Any:
     """Return the k-th smallest number, counted from 1, of all numbers in a tensor, as a scalar; no gradient flows through it."""
     flat, place = tf.stop_gradient(tf.reshape(x, (-1,))), tf.cast(k, tf.int32) - 1

@@ -81,6 +81,19 @@ class Seen:
             x = _applied(view, x, state, training)
         return tf.cast(x, before) if narrow else x
 
+    def remembered(self, x: Any) -> Any:
+        """Return what is seen instead of `x`; what shared views made of it before in the same call of the model is made once."""
+        context = global_state.get_global_attribute("current_call_ctx")
+        training = training_now()
+        names = tuple(view.shared for view, _ in self.views)
+        if context is None or not all(names) or not isinstance(training, bool):
+            return self(x)
+        known = vars(context).setdefault("nnc_seen", {})
+        key = (names, id(x), id(tf.compat.v1.get_default_graph()), training)
+        if key not in known:
+            known[key] = x, self(x)  # with `x` itself: its id is taken as long as the call lasts
+        return known[key][1]
+
 
 @dataclass
 class SeenParameter(Seen):
@@ -112,7 +125,7 @@ class SeenPassing:
         """Return `value`, a tensor or any structure of them, with what is seen in place of its parts."""
         for key, seen in self.parts.items():
             path, tensor = part_of(value, key, str(seen.site))
-            value = replaced(value, path, seen(tensor))
+            value = replaced(value, path, seen.remembered(tensor))
         return value
 
     def arguments(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import types
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from nnc.views import Site
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -28,6 +31,31 @@ def follow(module: nn.MultiheadAttention) -> None:
         # Keeps nn.TransformerEncoderLayer from its fused kernel, which derives the size of a head as torch does.
         module._qkv_same_embed_dim = False
         module.forward = types.MethodType(forward, module)
+
+
+def open_up(modules: Mapping[str, nn.Module], sites: Iterable[Site]) -> list[nn.MultiheadAttention]:
+    """Let the attentions whose output projection lies at one of `sites` call it as a layer, and return those that did not before.
+
+    torch's own forward multiplies by the projection's weight and never runs the layer, so that no hook of it would be called.
+    """
+    found = []
+    for site in sites:
+        parent, _, last = site.layer.rpartition(".")
+        module = modules.get(parent)
+        if isinstance(module, nn.MultiheadAttention) and last == "out_proj" and not site.is_parameter and "forward" not in vars(module):
+            module.forward = types.MethodType(_opened, module)
+            found.append(module)
+    return found
+
+
+def close(module: nn.Module) -> None:
+    """Give an attention that was opened up torch's own forward back."""
+    if getattr(vars(module).get("forward"), "__func__", None) is _opened:
+        del module.forward
+
+
+def _opened(self: Any, *args: Any, **kwargs: Any) -> Any:
+    return forward(self, *args, **kwargs)
 
 
 def forward(
@@ -132,7 +160,7 @@ def _attend(
         attn_mask = padding if attn_mask is None else attn_mask + padding
     attend = _weighed if need_weights else _fused
     mixed, weights = attend(self, q, k, v, attn_mask, is_causal)
-    output = functional.linear(mixed.reshape(length * batch, heads * width), self.out_proj.weight, self.out_proj.bias)
+    output = self.out_proj(mixed.reshape(length * batch, heads * width))
     output = output.view(length, batch, output.size(1))
     return output, None if weights is None else weights.view(batch, heads, length, k.shape[1])
 

@@ -93,6 +93,30 @@ def clip_gradient(gradient: torch.Tensor, x: torch.Tensor, low: float, high: flo
     return torch.ops.aten.hardtanh_backward(gradient, x, float(below), float(above))  # type: ignore[no-any-return]
 
 
+def levels(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None = None) -> torch.Tensor:
+    """Return round(x / scale) + zero; no gradient flows through it. One new array, where each step by itself makes one."""
+    found = (x.detach() / scale).round_()
+    return found if zero is None else found.add_(zero)
+
+
+def on_grid(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, low: float, high: float) -> torch.Tensor:
+    """Return (clip(levels(x, scale, zero), low, high) - zero) * scale; no gradient flows through it. One new array."""
+    found = levels(x, scale, zero).clamp_(low, high)
+    return found.mul_(scale) if zero is None else found.sub_(zero).mul_(scale)
+
+
+def inner_difference(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor, axes: Any = None) -> torch.Tensor:
+    """Return sum(a * b - c * d), over all axes or over `axes`, which then stay as ones; no gradient flows through it."""
+    apart = (a.detach() * b.detach()).addcmul_(c.detach(), d.detach(), value=-1)
+    return apart.sum() if axes is None else apart.sum(axes, keepdim=True)
+
+
+def extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the smallest and the largest number, in one pass over memory."""
+    found = torch.aminmax(x)
+    return found.min, found.max
+
+
 def sigmoid(x: torch.Tensor) -> torch.Tensor:
     return torch.sigmoid(x)
 

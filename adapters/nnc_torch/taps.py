@@ -22,6 +22,7 @@ from nnc_torch.chains import attach, detach
 from nnc_torch.inference import arguments, inference
 from nnc_torch.instruments import device_of
 from nnc_torch.layers import canonical, layers_of, parametrizations, private, stored_parameters
+from nnc_torch.multihead import close, open_up
 from nnc_torch.parts import find, get, inputs_of, put
 from nnc_torch.placing import placed
 from nnc_torch.views import check_sites, register, stored_at
@@ -49,12 +50,15 @@ class Tap:
 def tapped(model: nn.Module, sites: Collection[Site], see: Callable[[Site, torch.Tensor], torch.Tensor | None]) -> Iterator[None]:
     """Call `see` for what passes at each site while the block runs."""
     modules = check_sites(model, sites)
+    opened = open_up(modules, sites)
     handles = [register(modules[site.layer], site, Tap(site, see)) for site in sites]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+        for module in opened:
+            close(module)
 
 
 def forward(model: nn.Module, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:

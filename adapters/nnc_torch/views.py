@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.weak import TensorWeakRef
 
 from nnc.errors import ConfigError, nearest
 from nnc.views import Site, View, Views
@@ -21,6 +23,7 @@ from nnc_torch import ops
 from nnc_torch.chains import attach, detach
 from nnc_torch.instruments import ATTRIBUTE, Instruments, device_of, instruments, keep
 from nnc_torch.layers import canonical, layers_of, parametrizations, private, public, stored_parameters, swap_groups, swapped
+from nnc_torch.multihead import close, open_up
 from nnc_torch.parts import find, get, inputs_of, put
 from nnc_torch.variables import Variables
 
@@ -42,21 +45,44 @@ class SeenParameter(nn.Module):
         return swapped(seen(self.stack, swapped(stored, self.groups), self.training), self.groups)
 
 
+class Remembered:
+    """What shared views made of a tensor last, while both live; a copy remembers nothing."""
+
+    def __init__(self) -> None:
+        self.before: Any = None
+
+    def __reduce__(self) -> Any:
+        return Remembered, ()
+
+    def seen(self, stack: Stack, x: torch.Tensor, training: bool) -> torch.Tensor:
+        """Return `seen(stack, x, training)`. Only within a graph of gradients: a tensor that has one belongs to a single forward pass."""
+        if x.grad_fn is None or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return seen(stack, x, training)
+        given, version, mode, result = self.before or (None, 0, False, None)
+        known = result() if given is not None and given() is x and (version, mode) == (x._version, training) else None
+        if known is not None:
+            return known
+        found = seen(stack, x, training)
+        self.before = TensorWeakRef(x), x._version, training, TensorWeakRef(found)
+        return found
+
+
 class SeenPassing:
     """The hook that shows what passes a layer through views. Its handle is its own, so that a copied model can take it off."""
 
-    def __init__(self, site: Site, stack: Stack, module: nn.Module) -> None:
+    def __init__(self, site: Site, stack: Stack, module: nn.Module, remembered: Remembered | None = None) -> None:
         self.site = site
         self.stack = stack
+        self.seen = partial(seen, stack) if remembered is None else partial(remembered.seen, stack)
         self.handle = register(module, site, self)
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, *output: Any) -> Any:
         if output:
             way = find(output[0], self.site)
-            return put(output[0], way, seen(self.stack, get(output[0], way), module.training))
+            return put(output[0], way, self.seen(get(output[0], way), module.training))
         named = inputs_of(module, args, kwargs)
         way = find(named, self.site)
-        named = put(named, way, seen(self.stack, get(named, way), module.training))
+        named = put(named, way, self.seen(get(named, way), module.training))
         values = list(named.values())
         return tuple(values[: len(args)]), {name: named[name] for name in kwargs}
 
@@ -149,14 +175,18 @@ def _states(modules: Mapping[str, nn.Module], views: Views, kept: Instruments, d
 
 
 def _add(model: nn.Module, modules: Mapping[str, nn.Module], kept: Instruments) -> None:
+    open_up(modules, kept.views)
     stacks: dict[int, dict[str, tuple[View, Variables]]] = {}
+    shared: dict[tuple[str, ...], Remembered] = {}
     for site, views in kept.views.items():
         stack = {view.name: (view, kept.states[site, view.name]) for view in views}
         if site.is_parameter:
             first = stacks.setdefault(id(stored_at(modules[site.layer], site)[1]), {})
             first.update({name: item for name, item in stack.items() if name not in first})
         else:
-            SeenPassing(site, tuple(stack.values()), modules[site.layer])
+            names = [view.shared for view in views]
+            remembered = shared.setdefault(tuple(names), Remembered()) if all(names) else None
+            SeenPassing(site, tuple(stack.values()), modules[site.layer], remembered)
     for site in kept.views:
         if site.is_parameter:
             _try(modules[site.layer], site, tuple(stacks[id(stored_at(modules[site.layer], site)[1])].values()))
@@ -183,6 +213,7 @@ def _remove(model: nn.Module) -> None:
                 detach(module, name, item)
         for hook in list(_hooks(module)):
             hook.handle.remove()
+        close(module)
 
 
 def _hooks(module: nn.Module) -> Iterator[SeenPassing]:

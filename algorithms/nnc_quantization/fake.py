@@ -26,11 +26,10 @@ def ste(x: Any, scale: Any, zero: Any, low: int, high: int, ops: Ops) -> Any:
     """Return `x` on the grid; gradients pass where the level, rounded, was not clipped. `scale` and `zero` get none."""
 
     def forward(x: Any, scale: Any, zero: Any) -> tuple[Any, tuple[Any, ...]]:
-        levels = ops.round(x / scale) + zero
-        return (ops.clip(levels, low, high) - zero) * scale, (levels,)
+        return ops.on_grid(x, scale, zero, low, high), (x, scale, zero)
 
-    def backward(gradient: Any, levels: Any) -> tuple[Any, ...]:
-        return ops.clip_gradient(gradient, levels, low, high), None, None
+    def backward(gradient: Any, x: Any, scale: Any, zero: Any) -> tuple[Any, ...]:
+        return ops.clip_gradient(gradient, ops.levels(x, scale, zero), low, high), None, None
 
     return ops.with_gradient(forward, backward, x, scale, zero)
 
@@ -39,11 +38,10 @@ def ste_symmetric(x: Any, scale: Any, highest: int, ops: Ops) -> Any:
     """Return `ste` with the zero point 0 and as many levels on both sides: two passes over the numbers fewer."""
 
     def forward(x: Any, scale: Any) -> tuple[Any, tuple[Any, ...]]:
-        levels = ops.round(x / scale)
-        return ops.clip(levels, -highest, highest) * scale, (levels,)
+        return ops.on_grid(x, scale, None, -highest, highest), (x, scale)
 
-    def backward(gradient: Any, levels: Any) -> tuple[Any, ...]:
-        return ops.clip_gradient(gradient, levels, -highest, highest), None
+    def backward(gradient: Any, x: Any, scale: Any) -> tuple[Any, ...]:
+        return ops.clip_gradient(gradient, ops.levels(x, scale), -highest, highest), None
 
     return ops.with_gradient(forward, backward, x, scale)
 
@@ -51,19 +49,19 @@ def ste_symmetric(x: Any, scale: Any, highest: int, ops: Ops) -> Any:
 def lsq(x: Any, scale: Any, low: int, high: int, factor: float, axes: Sequence[int] | None, ops: Ops) -> Any:
     """Return `x` on a symmetric grid whose scale learns. `factor` is the gradient scale 1 / sqrt(N * high).
 
-    `axes` are those over which one scale is shared (None: all of them).
+    `axes` are those over which one scale is shared (None: all of them). With v = x / s, ds is the sum of g q - g v, the second where v
+    was not clipped: the sum of (g x' - g x) / s, so that neither v nor q is kept for it.
     """
-
     inside = _within(low, high)
+    over = None if axes is None else tuple(axes)
 
     def forward(x: Any, scale: Any) -> tuple[Any, tuple[Any, ...]]:
-        steps = x / scale
-        levels = ops.round(ops.clip(steps, low, high))
-        return levels * scale, (steps, levels)
+        shown = ops.on_grid(x, scale, None, low, high)
+        return shown, (x, shown, scale)
 
-    def backward(gradient: Any, steps: Any, levels: Any) -> tuple[Any, ...]:
-        passed = ops.clip_gradient(gradient, steps, *inside)
-        return passed, _summed(gradient * levels - passed * steps, axes, ops) * factor
+    def backward(gradient: Any, x: Any, shown: Any, scale: Any) -> tuple[Any, ...]:
+        passed = ops.clip_gradient(gradient, x / scale, *inside)
+        return passed, ops.inner_difference(gradient, shown, passed, x, over) / scale * factor
 
     return ops.with_gradient(forward, backward, x, scale)
 
@@ -164,7 +162,3 @@ def binary(x: Any, ops: Ops) -> Any:
 def rounded(x: Any, y: Any, ops: Ops) -> Any:
     """Return `y` with the gradient of `x`."""
     return x + ops.stop_gradient(y - x)
-
-
-def _summed(x: Any, axes: Sequence[int] | None, ops: Ops) -> Any:
-    return ops.sum(x) if axes is None else ops.sum(x, axis=tuple(axes), keepdims=True)

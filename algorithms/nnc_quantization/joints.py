@@ -48,8 +48,9 @@ class _Search:
     def run(self) -> dict[Site, str]:
         for node in self.graph.nodes:
             given = [tensor for tensor in node.inputs if tensor is not None and tensor not in self.fixed]
-            if self._product(node) and node.kind == "conv":
-                self._settle(node, str(self._product(node)), norms=True)
+            product = self._product(node)
+            if product and node.kind == "conv" and not node.attrs.get("transposed"):  # transposed ones have no integer kernel
+                self._settle(node, product, norms=True)
             elif given and all(tensor in self.whole for tensor in given):
                 owner = self.whole[given[0]]
                 if _moves(node):

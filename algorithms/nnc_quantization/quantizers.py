@@ -37,9 +37,8 @@ from nnc.trainer import inputs_and_targets
 from nnc.views import Learning, Site
 from nnc_quantization.calibration import Ranges, measure, read_ranges, write_ranges
 from nnc_quantization.improve import Improvement
-from nnc_quantization.joints import joints
 from nnc_quantization.observers import OBSERVERS, Observer
-from nnc_quantization.sharing import shared_inputs
+from nnc_quantization.structure import Structure, structure_of
 from nnc_quantization.views import (
     INPUTS,
     WEIGHTS,
@@ -76,7 +75,7 @@ class CalibratedQuantizer(Quantizer):
         self.layers: dict[str, Layer] = {layer.name: layer for layer in layers if layer.name in self._governed}
         self.ranges: Ranges | None = None
         self._made: dict[Site, Quantised] | None = None
-        self._seen: tuple[dict[Site, str], dict[Site, str]] | None = None
+        self._seen: Structure | None = None
         for name in self.layers:
             for tensor in ("input", "output"):
                 self._observer(name, tensor)
@@ -172,11 +171,12 @@ class CalibratedQuantizer(Quantizer):
             self.calibrate()
         assert self.ranges is not None
         sites = [site for site in self._activations() if site in self.ranges]
-        shared, _ = self._structure()
+        shared = self._structure().shared
         found = {}
         for site in sites:
-            entry, bits = self._entry(self._owner(site)), self._bits(self._owner(site), site.tensor)
-            found[site] = self.activation_view(site, bits, entry, self.ranges[site], shared.get(site, ""))
+            entry, bits = self._entry(self._owner(site)), self._bits(self._owner(site), _kind(site))
+            name = f"{shared[site]}, {entry.place}, {bits} bits" if site in shared else ""
+            found[site] = self.activation_view(Site(site.layer, _kind(site)), bits, entry, self.ranges[site], name)
         return found
 
     def _bits(self, layer: str, tensor: str) -> int:
@@ -189,22 +189,24 @@ class CalibratedQuantizer(Quantizer):
 
     def _activations(self) -> list[Site]:
         """Return the sites of activations; what an embedding is given are indices, which stay."""
-        wanted = ((name, tensor) for name in self.layers for tensor in ("input", "output") if tensor in self._entry(name).quant_types)
-        found = [Site(name, tensor) for name, tensor in wanted if tensor == "output" or "Embedding" not in self.layers[name].op_types]
+        found: list[Site] = []
+        for name in self.layers:
+            wanted = self._entry(name).quant_types
+            found += [Site(name, tensor) for tensor in self._structure().inputs(name, self.layers[name]) if "input" in wanted]
+            found += [Site(name, "output")] if "output" in wanted else []
         return list(dict.fromkeys([*found, *self._joints()]))
 
-    def _joints(self) -> dict[Site, str]:
+    def _joints(self) -> Mapping[Site, str]:
         """Return the outputs beside the entries' own that need a grid, with the layer whose entry says which; see `joints`."""
-        return self._structure()[1]
+        return self._structure().joints
 
-    def _structure(self) -> tuple[dict[Site, str], dict[Site, str]]:
-        """Return what the model's graph says: names of the inputs that layers share, and the joints. Without example inputs, nothing."""
+    def _structure(self) -> Structure:
         if self._seen is None and self.example_inputs is not None:
             with unmasked(self.adapter):
                 graph = self.adapter.structure(self.example_inputs)
             both = [name for name in self.layers if {"weight", "input"} <= set(self._entry(name).quant_types)]
-            self._seen = shared_inputs(graph, [Site(name, "input") for name in self.layers]), joints(graph, both)
-        return self._seen or ({}, {})
+            self._seen = structure_of(graph, self.layers, both)
+        return self._seen or Structure()
 
     def _owner(self, site: Site) -> str:
         """Return the layer whose entry governs a site."""
@@ -213,11 +215,11 @@ class CalibratedQuantizer(Quantizer):
     def _observers(self) -> dict[Site, tuple[Site, Observer]]:
         """Return who measures each activation: the observer, and the site that it stands at; sites of one tensor have one."""
         sites = self._activations()
-        shared, _ = self._structure()
+        shared = self._structure().shared
         known: dict[Any, tuple[Site, Observer]] = {}
         found = {}
         for site in sites:
-            observer = self._observer(self._owner(site), site.tensor)
+            observer = self._observer(self._owner(site), _kind(site))
             found[site] = known.setdefault((shared.get(site, site), type(observer), observer.bits), (site, observer))
         return found
 
@@ -411,6 +413,10 @@ class BNNQuantizer(STEQuantizer):
 
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
         return Binary()
+
+
+def _kind(site: Site) -> str:
+    return site.tensor.partition(":")[0]
 
 
 def _limits(grid: Any) -> tuple[float, float]:

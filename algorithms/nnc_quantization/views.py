@@ -52,7 +52,8 @@ class ScaleOfMax(Quantised):
         if self.block:
             return self._blocks(x, ops)
         axes = tuple(range(1, len(x.shape))) if self.per_channel else tuple(range(len(x.shape)))
-        largest = ops.max(ops.abs(ops.stop_gradient(x)), axis=axes, keepdims=True)
+        seen = ops.stop_gradient(x)
+        largest = ops.maximum(ops.max(seen, axis=axes, keepdims=True), -ops.min(seen, axis=axes, keepdims=True))
         if not isinstance(self.shrink, float) or self.shrink != 1.0:
             largest = largest * ops.asarray(np.asarray(self.shrink, np.float32))
         scale = ops.maximum(largest / self.highest, SMALLEST * ops.ones_like(largest))
@@ -111,7 +112,8 @@ class Range(Quantised):
         if training and self.follows:
             seen = ops.stop_gradient(x)
             zero = ops.zeros_like(state["low"])
-            for name, found in (("low", ops.minimum(ops.min(seen), zero)), ("high", ops.maximum(ops.max(seen), zero))):
+            low, high = ops.extremes(seen)
+            for name, found in (("low", ops.minimum(low, zero)), ("high", ops.maximum(high, zero))):
                 state.assign(name, state[name] + _FRESH * (found - state[name]))
         scale, zero = self._grid(state["low"], state["high"], ops)
         return fake.ste(x, scale, zero, 0, self.highest, ops)

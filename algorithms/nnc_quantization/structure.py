@@ -1,0 +1,49 @@
+"""What a model's graph says about where grids stand: which sites see one tensor, and which outputs need a grid of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from nnc.adapter import Layer
+from nnc.graph.ir import Graph
+from nnc.views import Site
+from nnc_quantization.balance import products
+from nnc_quantization.joints import joints
+from nnc_quantization.sharing import shared_inputs
+
+#: The inputs of an attention that its one weight is for: query, key and value.
+_ATTENDED = ("input", "input:1", "input:2")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """`shared` names the tensors that several sites see, `joints` are outputs that need a grid with the layers whose entries say which,
+
+    `packed` the attentions that multiply one tensor by one weight for query, key and value. A model without example inputs has none.
+    """
+
+    shared: Mapping[Site, str] = field(default_factory=dict)
+    joints: Mapping[Site, str] = field(default_factory=dict)
+    packed: Collection[str] = ()
+
+    def inputs(self, name: str, layer: Layer) -> tuple[str, ...]:
+        """Return which of a layer's inputs its weight is multiplied by.
+
+        An embedding is given indices, which stay. An attention with one weight for three different inputs reads that in parts, which
+        have no integer kernel.
+        """
+        if "MultiHeadAttention" in layer.op_types:
+            return _ATTENDED if name in self.packed else ()
+        return () if "Embedding" in layer.op_types else ("input",)
+
+
+def structure_of(graph: Graph, layers: Mapping[str, Layer], quantised: Collection[str]) -> Structure:
+    """Return the structure for `layers`, of which those `quantised` have grids for their weight and their input."""
+    attentions = {name for name, layer in layers.items() if "MultiHeadAttention" in layer.op_types}
+    packed = attentions & products(graph, attentions).keys()
+    shared = shared_inputs(graph, [Site(name, "input") for name in layers])
+    for name in packed:
+        own = shared.get(Site(name, "input"), f"input of {name}")
+        shared |= {Site(name, tensor): own for tensor in _ATTENDED}
+    return Structure(shared, joints(graph, quantised), packed)
