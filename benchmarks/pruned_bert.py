@@ -47,25 +47,28 @@ def main() -> None:
     parser.add_argument("--framework", choices=("keras", "torch"), required=True)
     parser.add_argument("--sentences", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, help="where the runs are kept; default out/bert_sst2_FRAMEWORK")
+    parser.add_argument("--no-one-shot", action="store_true", help="leave one-shot L1 for another time")
     parser.add_argument("--show", action="store_true", help="measure nothing")
     args = parser.parse_args()
     results = Path(__file__).parent / "results" / f"bert_sst2_{args.framework}.json"
     if not args.show:
         folder = args.folder or ROOT / "out" / f"bert_sst2_{args.framework}"
-        result = measure(args.framework, args.sentences, folder)
+        result = measure(args.framework, args.sentences, folder, not args.no_one_shot)
         results.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     Console(width=120).print(shown(json.loads(results.read_text("utf-8"))))
 
 
-def measure(framework: str, sentences: int, folder: Path) -> dict[str, Any]:
-    """Do what is left of both runs, and return their table."""
+def measure(framework: str, sentences: int, folder: Path, both: bool) -> dict[str, Any]:
+    """Do what is left of the recipe, and of one-shot L1 if `both`, and return their table."""
     task = prepare(framework, sentences, LENGTH)
     recipe = yaml.safe_load((ROOT / "examples" / f"bert_sst2_{framework}.yaml").read_text("utf-8"))["stages"]
-    folders = {"recipe": folder, "one-shot": folder.with_name(f"{folder.name}_one_shot")}
-    _run(task, recipe, folders["recipe"])
-    _begin(folders["recipe"], folders["one-shot"])
-    _run(task, one_shot(recipe, task.steps), folders["one-shot"])
-    models = {name: nnc.load(folders[run] / stage, model=task.model) for name, (run, stage) in ROWS.items()}
+    folders = {"recipe": folder}
+    _run(task, recipe, folder)
+    if both:
+        folders["one-shot"] = folder.with_name(f"{folder.name}_one_shot")
+        _begin(folder, folders["one-shot"])
+        _run(task, one_shot(recipe, task.steps), folders["one-shot"])
+    models = {name: nnc.load(folders[run] / stage, model=task.model) for name, (run, stage) in ROWS.items() if run in folders}
     stages = {run: json.loads((where / "stages.json").read_text("utf-8"))["finished"] for run, where in folders.items()}
     return {
         "framework": framework,
@@ -106,7 +109,7 @@ def _begin(source: Path, target: Path) -> None:
 
 
 def _rows(task: Task, models: dict[str, Any], stages: dict[str, Any]) -> list[dict[str, Any]]:
-    metrics = {name: next(stage["metric"] for stage in stages[run] if stage["name"] == at) for name, (run, at) in ROWS.items()}
+    metrics = {name: _metric(stages[ROWS[name][0]], ROWS[name][1]) for name in models}
     speeds = {str(batch): _speeds(task, list(models.values()), batch) for batch in BATCHES}
     rows = []
     for number, (name, model) in enumerate(models.items()):
@@ -116,6 +119,10 @@ def _rows(task: Task, models: dict[str, Any], stages: dict[str, Any]) -> list[di
             {"name": name, "accuracy": metrics[name], "parameters": sum(int(array.size) for array in tensors), "seconds": seconds},
         )
     return rows
+
+
+def _metric(stages: list[dict[str, Any]], name: str) -> float:
+    return float(next(stage["metric"] for stage in stages if stage["name"] == name))
 
 
 def _speeds(task: Task, models: list[Any], batch: int) -> dict[str, list[float]]:
