@@ -3,6 +3,7 @@
     Gemm, MatMul (and the Add behind it)   Linear          Conv                 Conv1d, Conv2d, Conv3d, DepthwiseConv2d, ...
     ConvTranspose                          ConvTranspose2d BatchNormalization   BatchNorm2d
     Gather from a table                    Embedding       LayerNormalization   LayerNorm
+    LSTM, GRU, RNN                         LSTM, GRU, RNN
     Mul and Add with a stored vector each  Affine          (what exporters make of BatchNorm in inference, and of GroupNorm)
 
 "encoder.0.weight" belongs to the layer "encoder.0". Where an exporter kept no such names, the node's own name serves.
@@ -22,7 +23,10 @@ from onnx import ModelProto, NodeProto, TensorProto
 from nnc.graph.ir import Array, Shape
 from nnc_onnx.protos import OURS, attributes, numbers, stored
 
-_PRUNABLE = ("Linear", "Conv", "Depthwise")
+_DIRECTIONS = 2
+#: What exporters put a recurrent layer's weights together with.
+_ASSEMBLING = ("Concat", "Slice", "Split", "Unsqueeze", "Squeeze", "Reshape", "Identity")
+_PRUNABLE = ("Linear", "Conv", "Depthwise", "LSTM", "GRU", "RNN")
 
 
 def swapped(array: Array, groups: int) -> Array:
@@ -36,26 +40,34 @@ def swapped(array: Array, groups: int) -> Array:
 class Slot:
     """A parameter of a layer: the name of the stored tensor, and how that becomes canonical.
 
-    `groups`: those with which `swapped` does it; `dims`: the shape of what is a vector to a layer, -1 for the axis that may shrink.
+    `groups`: those with which `swapped` does it; `dims`: the shape of what is a vector to a layer, -1 for the axis that may shrink;
+    `directions`: of a recurrent layer's weight (directions, rows, columns), whose rows are joined.
     """
 
     tensor: str
     groups: int = 0
     dims: Shape = ()
+    directions: int = 0
 
     def canonical(self, array: Array) -> Array:
         if self.dims:
             return array.reshape(-1)
+        if self.directions:
+            return array.reshape(-1, array.shape[-1])
         return swapped(array, self.groups) if self.groups else array
 
     def native(self, array: Array, groups: int | None = None) -> Array:
         if self.dims:
             return array.reshape(self.dims)
+        if self.directions:
+            return array.reshape(self.directions, -1, array.shape[-1])
         return swapped(array, groups or self.groups) if self.groups else array
 
     def shape(self, native: Shape) -> Shape:
         if self.dims:
             return (math.prod(native),)
+        if self.directions:
+            return (math.prod(native[:2]), native[2])
         if not self.groups:
             return tuple(native)
         return (native[1] * self.groups, native[0] // self.groups, *native[2:])
@@ -195,6 +207,17 @@ class Finder:
         other = [name for name in add.input if name != node.output[0]]
         return reader, other[0] if add.op_type == "Add" and len(other) == 1 else None
 
+    def sources(self, name: str) -> list[str]:
+        """Return the stored tensors that an input of a node is put together from, in their order; none where numbers are computed."""
+        view = self.views.get(name)
+        if view is not None:
+            return [view.tensor]
+        maker = self.model.graph.node[self._makers[name]] if name in self._makers else None
+        if maker is None or maker.op_type not in _ASSEMBLING:
+            return []
+        parts = maker.input if maker.op_type == "Concat" else maker.input[:1]
+        return list(dict.fromkeys(source for part in parts for source in self.sources(part)))
+
     def wide_vector(self, name: str) -> Slot | None:
         """Return the slot of a stored vector that a name shows, with axes of size 1 put around it or not."""
         maker = self.model.graph.node[self._makers[name]] if name in self._makers else None
@@ -220,6 +243,7 @@ class Finder:
     def _name(self, node: NodeProto, slots: Mapping[str, Slot]) -> str:
         taken = {layer.name for layer in self.layers}
         base = next((name for key, slot in slots.items() if (name := _without(slot.tensor, key)) is not None), None)
+        base = _recurrent_name(slots["weight"].tensor) if base is None and "recurrent_weight" in slots else base
         base = _node_name(node) if base is None else base
         name, number = base, 0
         while name in taken or any(join(name, key) in self.stored and join(name, key) != slot.tensor for key, slot in slots.items()):
@@ -242,6 +266,12 @@ def _without(tensor: str, parameter: str) -> str | None:
     if tensor == parameter:
         return ""
     return tensor.removesuffix(f".{parameter}") if tensor.endswith(f".{parameter}") else None
+
+
+def _recurrent_name(tensor: str) -> str | None:
+    """Return the layer's name in `encoder.weight_ih_l0`, as torch calls the weight of a recurrent layer; None for any other name."""
+    layer, _, name = tensor.rpartition(".")
+    return layer if name.startswith("weight_ih") else None
 
 
 def _node_name(node: NodeProto) -> str:
@@ -309,6 +339,23 @@ def _affine(finder: Finder, number: int, node: NodeProto) -> Found | None:
     return ("Affine",), {"weight": weights[0], "bias": bias}
 
 
+def _recurrent(finder: Finder, number: int, node: NodeProto) -> Found | None:
+    """Weights lie as (directions, gates * hidden, columns), or are put together from what an exporter stores gate behind gate."""
+    slots: dict[str, Slot] = {}
+    for place, keys in ((1, ("weight",)), (2, ("recurrent_weight",)), (3, ("bias", "recurrent_bias"))):
+        found = finder.sources(node.input[place]) if place < len(node.input) else []
+        for count, tensor in enumerate(found):
+            key = keys[count % len(keys)] + (f"_{count // len(keys)}" if count >= len(keys) else "")
+            slots[key] = _rows(tensor, tuple(finder.stored[tensor].dims))
+    return ((node.op_type,), slots) if {"weight", "recurrent_weight"} <= slots.keys() else None
+
+
+def _rows(tensor: str, dims: Shape) -> Slot:
+    if len(dims) == 3:
+        return Slot(tensor, directions=dims[0])
+    return Slot(tensor, dims=(dims[0], -1)) if len(dims) == 2 and dims[0] <= _DIRECTIONS else Slot(tensor)
+
+
 _FINDERS: dict[str, Callable[[Finder, int, NodeProto], Found | None]] = {
     "Gemm": _linear,
     "MatMul": _linear,
@@ -319,4 +366,7 @@ _FINDERS: dict[str, Callable[[Finder, int, NodeProto], Found | None]] = {
     "RMSNormalization": _norm,
     "Gather": _embedding,
     "Mul": _affine,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
 }

@@ -41,6 +41,7 @@ class Reader:
         self._parameters = {name: self._parameter(path, slot) for name, (path, slot) in self.finder.paths().items()}
         self._slots = {name: slot for name, (_, slot) in self.finder.paths().items()}
         self._evaluations = Evaluations(model)
+        self._directions: dict[Tensor, Tensor] = {}
         self._node: NodeProto | None = None
         self._number = 0
 
@@ -110,6 +111,10 @@ class Reader:
         if slot.dims:
             tensor = self.step("reshape", tensor, tuple(self.finder.stored[view.tensor].dims))
             rest = tuple(range(2, len(tensor.shape)))
+        if slot.directions:
+            shown = self.step("reshape", tensor, tuple(self.finder.stored[view.tensor].dims))
+            self._directions[shown] = tensor
+            return shown
         if slot.groups > 1:
             tensor = self.step("unknown", tensor, tuple(self.finder.stored[view.tensor].dims))
         order = (1, 0, *rest) if slot.groups == 1 else tuple(range(len(tensor.shape)))
@@ -123,6 +128,14 @@ class Reader:
         value = self.statics[name] if name in self.statics else np.asarray(self.results[name])
         found = constant(value)
         return self.step("unknown", found, found.shape) if found.floating and value.size > 1 else found
+
+    def node(self, kind: str, inputs: Sequence[Tensor | None], outputs: tuple[Tensor, ...], attrs: Mapping[str, Any]) -> None:
+        """Add a node that makes several tensors of its own."""
+        self.graph.nodes.append(self._made(kind, tuple(inputs), outputs, attrs, None))
+
+    def whole(self, shown: Tensor) -> Tensor | None:
+        """Return the parameter of which a tensor shows the rows of one direction, or None."""
+        return self._directions.get(shown)
 
     def step(self, kind: str, x: Tensor, shape: Shape, **attrs: Any) -> Tensor:
         """Add a node between two of ONNX's results and return what it makes."""

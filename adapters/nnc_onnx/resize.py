@@ -206,4 +206,18 @@ def literal(model: ModelProto, name: str) -> Array | None:
     if node.op_type == "Concat":
         parts = [literal(model, part) for part in node.input]
         return None if any(part is None for part in parts) else np.concatenate([part.ravel() for part in parts if part is not None])
-    return None
+    if node.op_type == "Mul":
+        factors = [literal(model, factor) for factor in node.input]
+        return None if any(factor is None for factor in factors) else np.prod(np.broadcast_arrays(*factors), axis=0)
+    return _expanded(model, node) if node.op_type == "Shape" else None
+
+
+def _expanded(model: ModelProto, node: NodeProto) -> Array | None:
+    """Return the sizes that a Shape takes of what an Expand made to a shape that the file puts together, where they are written down."""
+    made = _maker(model, node.input[0])
+    joined = _maker(model, made.input[1]) if made is not None and made.op_type == "Expand" else None
+    parts = [literal(model, name) for name in joined.input] if joined is not None and joined.op_type == "Concat" else []
+    given = attributes(node)
+    taken = parts[given.get("start", 0) : given.get("end", len(parts))]
+    known = [part.ravel() for part in taken if part is not None and part.size == 1]
+    return np.concatenate(known) if taken and len(known) == len(taken) else None

@@ -14,7 +14,7 @@ from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
 from nnc_onnx.layers import Finder, OnnxLayer, Slot, join
 from nnc_onnx.masks import unmasked
-from nnc_onnx.protos import captured, copied, fresh, inputs_of, names, numbers, put, set_attribute, stored
+from nnc_onnx.protos import attributes, captured, copied, fresh, held, inputs_of, names, numbers, put, set_attribute, stored
 from nnc_onnx.resize import resize
 
 Kept = Mapping[str, Mapping[int, Array]]
@@ -40,6 +40,7 @@ def shrink(model: ModelProto, plan: Plan, masks: Masks, folds: Mapping[str, Arra
             set_attribute(small.graph.node[number], "group", new)
     owners = {path: layers[path.rpartition(".")[0] if "." in path else ""] for path in biases}
     results = {path: {small.graph.node[number].output[0] for number in layer.nodes} for path, layer in owners.items()}
+    _follow_recurrent(small, layers)
     for reshape in plan.reshapes:
         resize(small, reshape)  # it inserts nodes, so that their numbers mean others from here on
     for path, shape in biases.items():
@@ -62,6 +63,36 @@ def _cut(array: Array, path: str, slot: Slot, keep: Mapping[str, Array], folds: 
     for axis, index in indices.items():
         result = result.take(index, axis)
     return np.asarray(result)
+
+
+def _follow_recurrent(model: ModelProto, layers: Mapping[str, OnnxLayer]) -> None:
+    """Note the size of the state in recurrent nodes; zeros that the file fixes as their first state are left out, of whatever size."""
+    zeros = _zeros(model)
+    for layer in layers.values():
+        slot = layer.slots.get("recurrent_weight")
+        for node in (model.graph.node[number] for number in layer.nodes if slot is not None):
+            set_attribute(node, "hidden_size", int(layer.tensors[slot.tensor].dims[-1]))  # type: ignore[union-attr]
+            for place in range(5, len(node.input)):
+                if node.input[place] in zeros:
+                    node.input[place] = ""
+
+
+def _zeros(model: ModelProto) -> set[str]:
+    """Return the names of what is zero in the file: stored so, or made from a zero by giving it a shape."""
+    found = {name for name, tensor in held(model) if not numbers(tensor).any()}
+    for node in model.graph.node:
+        given = attributes(node).get("value") if node.op_type == "ConstantOfShape" else None
+        if (
+            (node.op_type in _SHAPING
+            and node.input[0] in found)
+            or (node.op_type == "ConstantOfShape" and (given is None or not numbers(given).any()))
+        ):
+            found.update(node.output)
+    return found
+
+
+#: What gives numbers another shape, or another type, and zeros stay zeros.
+_SHAPING = ("Expand", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Tile", "Cast", "Identity", "Transpose")
 
 
 def _add_bias(model: ModelProto, layer: OnnxLayer, made: set[str], path: str, bias: Array) -> None:

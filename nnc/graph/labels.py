@@ -230,8 +230,11 @@ class _Solver:
         component = components(count, *self._pairs(own))
         factors = {axis: self._assembled(axis, own) for axis in range(len(self.axes.sizes)) if root(axis) == axis}
         labels = Labels(factors, component, np.full(int(component.max(initial=-1)) + 1, -1), [], self.axes)
-        for axis, reason in [*self.axes.pins, *self.opaque, *self._single_blocks()]:
+        for axis, reason in [*self.axes.pins, *self.opaque]:
             _pin(labels, axis, reason)
+        for whole, _, index in self.segs:
+            # A slice that takes a single block of an outer factor would be empty without it; positions within the block may leave.
+            _pin(labels, whole, "a slice takes a single block of it", len(index))
         return labels
 
     def _number(self, axis: int, first: int) -> tuple[Factor, ...]:
@@ -266,11 +269,6 @@ class _Solver:
                 right.append(b_labels)
         return np.concatenate(left), np.concatenate(right)
 
-    def _single_blocks(self) -> list[tuple[int, str]]:
-        """A slice that takes one block of an outer factor would be empty without it: such an axis stays whole."""
-        reason = "a slice takes a single block of it"
-        return [(whole, reason) for whole, _, index in self.segs if any(d >= len(index) for d in self._bounds(whole)) or len(index) == 1]
-
 
 def _seg_pairs(whole: tuple[Factor, ...], part: tuple[Factor, ...], index: Array) -> Iterator[tuple[Array, Array]]:
     """Yield tied labels of `part = whole[index]`: inner factors one to one, the outermost by block number."""
@@ -282,10 +280,13 @@ def _seg_pairs(whole: tuple[Factor, ...], part: tuple[Factor, ...], index: Array
         yield whole[0].first + index[::block] // block, np.arange(part[0].first, part[0].first + part[0].size)
 
 
-def _pin(labels: Labels, axis: int, reason: str) -> None:
+def _pin(labels: Labels, axis: int, reason: str, block: int = 0) -> None:
+    """Pin the factors of an axis whose indices are blocks of `block` or more: all of them where that is 0."""
     number = len(labels.reasons)
     labels.reasons.append(reason)
     for factor in labels.of(axis):
+        if factor.inner < block:
+            continue
         classes = labels.classes(factor)
         labels.pin[classes[labels.pin[classes] < 0]] = number
 

@@ -85,7 +85,11 @@ _MAKING["recurrent"] = {1: 0, 2: 0, 5: 0, 6: 0}
 def producers(graph: Graph) -> frozenset[tuple[str, int]]:
     """Return the (path, axis) of every parameter along which it makes numbers: masked there, a channel is zero at its readers."""
     parameters = graph.parameters()
-    found = {(path, 0) for path in parameters if path.rpartition(".")[2] in ("weight", "bias") or _shifts(path, parameters)}
+    found = {
+        (path, 0)
+        for path in parameters
+        if path.rpartition(".")[2] in ("weight", "bias") or _shifts(path, parameters) or _recurs(path, parameters)
+    }
     for node in graph.nodes:
         for place, tensor in enumerate(node.inputs):
             if tensor is None or tensor.role != "parameter" or tensor.name.endswith(_STATISTICS):
@@ -95,6 +99,13 @@ def producers(graph: Graph) -> frozenset[tuple[str, int]]:
             elif place in _MAKING.get(node.kind, {}):
                 found.add((tensor.name, _MAKING[node.kind][place]))
     return frozenset(found)
+
+
+def _recurs(path: str, parameters: Collection[str]) -> bool:
+    """Tell whether a parameter is of a recurrent layer, whose file may store it in parts: rows of gates, in any case."""
+    layer, _, name = path.rpartition(".")
+    rows = name.startswith(("weight", "bias", "recurrent_weight", "recurrent_bias"))
+    return rows and f"{layer}.recurrent_weight".lstrip(".") in parameters
 
 
 def _shifts(path: str, parameters: Collection[str]) -> bool:

@@ -274,7 +274,7 @@ class Stepped(keras.Model):
         self.cell, self.decoder, self.head = layers.LSTMCell(8), layers.LSTM(8), layers.Dense(3)
 
     def call(self, x):
-        states = [keras.ops.zeros((x.shape[0], self.cell.units))] * 2
+        states = [ops.zeros((ops.shape(x)[0], self.cell.units))] * 2
         for step in range(x.shape[1]):
             _, states = self.cell(x[:, step], states)
         return self.head(self.decoder(x, initial_state=list(states)))
