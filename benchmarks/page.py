@@ -78,6 +78,8 @@ def _summary(results: Results, missing: Sequence[str]) -> str:
         f"nnc removes at least as much on {len(compared) - len(short)} of these{': less on ' + ', '.join(short) if short else ''}.",
     ]
     lines += [f"- Not measured yet: {', '.join(missing)}."] if missing else []
+    untimed = [f"{name} ({kind})" for (kind, name), result in results.items() if "latency" not in result]
+    lines += [f"- Exact, but not timed yet: {', '.join(untimed)}."] if untimed else []
     return "\n".join(lines) + "\n"
 
 
