@@ -84,10 +84,10 @@ def _masks(kept: Mapping[str, Mapping[int, Array]], layers: Sequence[Layer]) -> 
     """Spread keep vectors over an axis to whole parameters, and complete each layer's masks."""
     masks: Masks = {}
     for layer in layers:
-        prefix = f"{layer.name}." if layer.name else ""
-        mine = {name: kept[prefix + name] for name in layer.parameters if prefix + name in kept}
+        prefix, shapes = f"{layer.name}." if layer.name else "", layer.parameters
+        mine = {name: _spread(kept[prefix + name], shape) for name, shape in shapes.items() if prefix + name in kept}
         if mine:
-            masks[layer.name] = complete({name: _spread(keep, layer.parameters[name]) for name, keep in mine.items()}, layer)
+            masks[layer.name] = complete(mine, layer)
     return masks
 
 

@@ -100,12 +100,14 @@ class ModelSpeedup:
     def _attempted(self, trace: Trace, fixed: Mapping[int, str]) -> tuple[Any, Propagation]:
         with self._timed("plan"):
             found = self._noted(_propagated(trace.graph, self.masks, fixed, self._allow_inexact))
+        with self._timed("check"):
+            allowed = tolerance(trace)  # runs the masked model now, while there is no small one beside it in memory
         with self._timed("shrink"):
             small = self._adapter.shrink(found.plan, self.masks, found.folds)
         with self._timed("check"):
             try:
                 self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found)
-                self.difference = _compare(trace.outputs, outputs, np.inf if self.plan.inexact else tolerance(trace))
+                self.difference = _compare(trace.outputs, outputs, np.inf if self.plan.inexact else allowed)
             except _Differs:
                 self._refuted |= _held(found.plan, trace.graph)
                 raise

@@ -28,13 +28,13 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
     known = memo.get(id(value))
     if known is not None:
         return known
-    if isinstance(value, nn.Module) and _is_plain(type(value)):
-        return _module(value, memo)
-    if type(value) in (dict, OrderedDict):
+    if type(value) in (dict, OrderedDict):  # most of what a module holds
         memo[id(value)] = made = type(value)()
         for key, item in value.items():
             made[key] = item if type(item) in _SAME else copied(item, memo)
         return made
+    if isinstance(value, nn.Module) and _is_plain(type(value)):
+        return _module(value, memo)
     if type(value) is torch.Tensor and not value.dim() and not value.requires_grad:
         memo[id(value)] = scalar = value.clone()  # a BatchNorm's counter
         return scalar

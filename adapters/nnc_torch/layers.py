@@ -149,9 +149,10 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             continue
         seen.add(id(module))
         yield path, module
-        for name, child in reversed(module._modules.items()):
-            if child is not None and not name.endswith("parametrizations"):
-                waiting.append((join(path, name), child))
+        if module._modules:  # most have none
+            for name, child in reversed(module._modules.items()):
+                if child is not None and not name.endswith("parametrizations"):
+                    waiting.append((join(path, name), child))
 
 
 def numbers_of(model: nn.Module) -> dict[str, dict[str, int]]:
