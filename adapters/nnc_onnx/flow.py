@@ -1,6 +1,6 @@
 """Which tensors of a graph are quantised, and on which grid: what ONNX Runtime needs on both sides of an integer kernel.
 
-    Conv                   its input and its output (behind the ReLU) quantised         QLinearConv
+    Conv                   its input and its output (behind a ReLU, ReLU6) quantised    QLinearConv
     MatMul, Gemm           its input                                                    QGemm, MatMulIntegerToFloat
     Add, Concat, GlobalAveragePool, AveragePool    all inputs and the output            QLinearAdd, QLinearConcat, ...
     MaxPool, Reshape, Transpose, ...               hand the grid of their input on
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from onnx import NodeProto
 
@@ -62,7 +63,7 @@ class Flow:
     def behind(self, node: NodeProto) -> str:
         """Return the tensor behind a node and the ReLU that it takes with it."""
         relu = self.draft.only_reader(self.own(node), self.readers)
-        return relu.output[0] if relu is not None and relu.op_type == "Relu" else self.own(node)
+        return relu.output[0] if relu is not None and top_of(self.draft, relu) is not None else self.own(node)
 
     def _take_input(self, node: NodeProto, layer: str, grids: Mapping[str, Grid]) -> bool:
         grid = grids.get(layer) or self._known(node.input[0], layer)
@@ -101,11 +102,13 @@ class Flow:
     def _grid_behind(self, inner: str, outer: str) -> Bytes | None:
         """Return the grid of a tensor `inner` that a ReLU may follow: an output's own, else that with which it is read."""
         wanted = self._wanted(outer)
+        top = top_of(self.draft, self.draft.maker[outer]) if inner != outer else None
+        top = inf if top is None else top
         for tensor in (outer,) if inner == outer or wanted is not None else (outer, inner):
             found = in_bytes(self.made[tensor]) if tensor in self.made else None
             if isinstance(found, Bytes):
-                return found.behind_relu() if inner != outer else found
-        return wanted.behind_relu() if wanted is not None and inner != outer else wanted
+                return found.behind_relu(top) if inner != outer else found
+        return wanted.behind_relu(top) if wanted is not None and inner != outer else wanted
 
     def _wanted(self, tensor: str) -> Bytes | None:
         """Return the grid with which a tensor is read by a kernel, past operations that only move or join numbers."""
@@ -133,3 +136,12 @@ class Flow:
                 found = self._grid_behind(self.own(node), tensor)
                 if found is not None:
                     self.tensors[tensor] = found
+
+
+def top_of(draft: Draft, node: NodeProto) -> float | None:
+    """Return the largest number that a ReLU lets pass, infinity for a plain one, or None for another operation."""
+    if node.op_type == "Relu":
+        return inf
+    if node.op_type != "Clip" or len(node.input) < 2 or draft.scalar(node.input[1]) != 0:
+        return None
+    return draft.scalar(node.input[2]) if len(node.input) > 2 and node.input[2] else inf

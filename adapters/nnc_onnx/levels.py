@@ -7,6 +7,7 @@ than the grid, a Clip of the bytes gives the grid's ends back.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -27,9 +28,10 @@ class Bytes:
     def clips(self) -> bool:
         return self.low > 1 or self.high < 255  # one level at the end of a narrow grid is no reason for an operation
 
-    def behind_relu(self) -> Bytes:
-        """Return the grid's part that is not negative, with zero as its lowest level."""
-        return Bytes(self.scale, 0, 0, self.high - self.zero)
+    def behind_relu(self, top: float = inf) -> Bytes:
+        """Return the grid's part that is not negative and not above `top`, with zero as its lowest level."""
+        above = self.high - self.zero
+        return Bytes(self.scale, 0, 0, above if top >= above * self.scale else round(top / self.scale))
 
 
 def in_bytes(grid: Grid) -> Bytes | str:

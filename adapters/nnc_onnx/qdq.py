@@ -3,7 +3,7 @@
 activations   x -> Q -> DQ, uint8, one Q for each tensor and grid
 weights       int8 numbers -> DQ, for each output channel, no Q
 biases        int32 numbers -> DQ, in steps of the input's scale times the weight's
-ReLU          goes, where the grid in front of it begins at zero: the Q then cuts off what is negative
+ReLU          goes, where the grid behind it begins at zero, and ends at 6 for a ReLU6: the Q then cuts off what is beyond
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 from nnc.graph.ir import Array
 from nnc_onnx.draft import Draft
-from nnc_onnx.flow import Flow
+from nnc_onnx.flow import Flow, top_of
 from nnc_onnx.levels import Bytes, Weight, bias_levels
 from nnc_onnx.protos import attributes
 
@@ -96,7 +96,8 @@ def _within(made: Bytes | None, wanted: Bytes) -> bool:
 def _drop_relus(draft: Draft, flow: Flow) -> None:
     for tensor, grid in flow.tensors.items():
         node = draft.maker.get(tensor)
-        if node is None or node.op_type != "Relu" or grid.zero != 0:
+        top = top_of(draft, node) if node is not None else None
+        if node is None or top is None or grid.zero != 0 or min(grid.high, 255) * grid.scale > top + grid.scale / 2:
             continue
         maker = draft.maker[node.input[0]]
         for place, name in enumerate(maker.output):

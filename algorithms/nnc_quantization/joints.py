@@ -20,7 +20,7 @@ from nnc.graph.ir import Graph, Node, Tensor
 from nnc.views import Site
 
 #: Operations that hand the grid of what they read on.
-_MOVES = ("identity", "reshape", "transpose", "slice", "select")
+_MOVES = ("identity", "reshape", "transpose")
 
 
 def joints(graph: Graph, layers: Collection[str]) -> dict[Site, str]:

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -92,6 +93,32 @@ def test_no_grid_is_asked_for_behind_layers_that_stay_float(name):
     model, x = NETS[name]()
 
     assert joints(adapter_for(model).structure(x), ["head"]) == {}
+
+
+def torch_relu6():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(1152, 4)]
+    return nn.Sequential(*layers).eval(), 20 * torch.rand(4, 3, 16, 16)
+
+
+def keras_relu6():
+    keras.utils.set_random_seed(0)
+    first = [keras.layers.Conv2D(8, 3), keras.layers.BatchNormalization(), keras.layers.ReLU(6.0)]
+    rest = [keras.layers.Conv2D(8, 3), keras.layers.ReLU(6.0), keras.layers.Flatten(), keras.layers.Dense(4)]
+    return keras.Sequential([keras.Input((16, 16, 3)), *first, *rest]), 20 * np.random.default_rng(0).random((4, 16, 16, 3)).astype("f4")
+
+
+@pytest.mark.parametrize("build", [torch_relu6, keras_relu6])
+def test_a_relu6_goes_into_the_integer_convolution_in_front(build, tmp_path):
+    model, x = build()
+    c = nnc.compress(model, [{"algorithm": "ptq"}], example_inputs=x)
+
+    result = c.export(tmp_path / "net.onnx", force=True)
+
+    kinds = [node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node]
+    assert sorted(one.kernel for one in result.placed) == ["QGemm", "QLinearConv", "QLinearConv"]
+    assert "Clip" not in kinds and "Relu" not in kinds
+    assert result.difference < 0.02
 
 
 @pytest.mark.parametrize("name", sorted(NETS))
