@@ -254,6 +254,8 @@ class Pruner(Algorithm):
         scored = {name: self._scored(layer, earlier) for name, layer in self._layers.items()}
         if self.example_inputs is not None and self.granularity == "channel":
             return merge(earlier, self._jointly(scored))
+        if self.granularity == "channel":
+            scored = {name: _by_unit(one, self._layers[name]) for name, one in scored.items()}
         return merge(earlier, alone_masks(self._layers, scored, self._governed, self.specs))
 
     def _jointly(self, scored: Mapping[str, Scored]) -> Masks:
@@ -300,6 +302,15 @@ class Pruner(Algorithm):
 def _gone(mask: Array, granules: Shape) -> Array:
     """Return which granules are masked completely."""
     return np.asarray(~mask.reshape(*granules, -1).any(axis=-1))
+
+
+def _by_unit(scored: Scored, layer: Layer) -> Scored:
+    """Let the rows that the gates of a recurrent layer have of one unit choose together."""
+    if "recurrent_weight" not in layer.parameters:
+        return scored
+    units = layer.parameters["recurrent_weight"][1]
+    gates = scored.scores.size // units
+    return Scored(scored.scores.reshape(gates, units).sum(axis=0), scored.weights * gates, gates)
 
 
 def _comparable(scores: Array) -> Array:

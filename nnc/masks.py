@@ -47,13 +47,26 @@ def complete(masks: Mapping[str, Array], layer: Layer) -> dict[str, Array]:
 def from_kept(keep: Array, layer: Layer) -> dict[str, Array]:
     """Return the masks of a layer of which `keep` stays: shape `(out,)` for channels, the weight's shape for elements.
 
-    A channel is a row of the weight and its entry of the bias; an element is one weight.
+    A channel is a row of the weight and its entry of the bias; an element is one weight. A unit of a recurrent layer, `keep` of shape
+    `(units,)`, is a row of each gate in all of the layer's parameters.
     """
     shape = layer.parameters["weight"]
+    if keep.shape == layer.parameters.get("recurrent_weight", ())[1:]:
+        return {name: _each_gate(keep, name, rows) for name, rows in layer.parameters.items() if name in _GATES}
     if keep.shape == shape and len(shape) > 1:
         return complete({"weight": keep}, layer)
     rows = np.broadcast_to(keep.reshape(-1, *(1,) * (len(shape) - 1)), shape).copy()
     return complete({"weight": rows} | ({"bias": keep.copy()} if "bias" in layer.parameters else {}), layer)
+
+
+#: The parameters of a recurrent layer, which hold its units gate behind gate.
+_GATES = ("weight", "bias", "recurrent_weight", "recurrent_bias")
+
+
+def _each_gate(keep: Array, name: str, shape: Shape) -> Array:
+    rows = shape if name.endswith("bias") else shape[:1]
+    gates = np.tile(keep, int(np.prod(rows)) // keep.size).reshape(rows)
+    return gates if name.endswith("bias") else np.repeat(gates[:, None], shape[1], axis=1)
 
 
 def merge(old: Masks, new: Masks) -> Masks:

@@ -203,3 +203,15 @@ def read_by(model, layer, inputs):
     run(model, inputs)
     handle.remove()
     return seen[0].flatten(0, -2)
+
+
+def test_without_example_inputs_the_gates_of_a_recurrent_layer_choose_together():
+    model, inputs = made("lstm")
+    _, masks = L1NormPruner(model, [{"op_names": ["cell"], "sparsity": 0.5}]).compress()
+
+    small = nnc.ModelSpeedup(model, inputs, masks).speedup_model()
+
+    score = np.abs(model.cell.parametrizations.weight_ih_l0.original.detach().numpy()).sum(axis=1).reshape(4, 12).sum(axis=0)
+    lowest = np.sort(np.argsort(score)[:6])
+    assert small.cell.hidden_size == 6
+    assert np.flatnonzero(~masks["cell"]["recurrent_bias"]).tolist() == [gate * 12 + unit for gate in range(4) for unit in lowest]
