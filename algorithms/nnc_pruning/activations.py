@@ -25,6 +25,10 @@ from nnc.views import Site
 class _AfterActivation(ActivationPruner):
     """Shows each layer's activation, after its BatchNorm and its nonlinearity, as `(samples, channels)`."""
 
+    @staticmethod
+    def treats(layer: Layer) -> bool:
+        return layer.prunable and "recurrent_weight" not in layer.parameters  # whose activations are several in every step
+
     def measure(self) -> None:
         self._mean = Mean()
         inputs = self.example_inputs

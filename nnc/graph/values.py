@@ -149,7 +149,7 @@ def _meets(alive: Array, unknown: Array) -> Array:
     """Return which outputs have an unmasked weight on an unknown input: `(out,)` of `(out, in / groups)` and `(groups, in / groups)`."""
     part = distinct(alive)
     if part.shape[1] == 1:  # rows are masked as a whole
-        unknown = unknown.any(axis=1, keepdims=True)
+        unknown = np.asarray(unknown.any(axis=1, keepdims=True))
     rows = np.broadcast_to(part, (len(alive), unknown.shape[1]))
     return np.asarray((rows.reshape(len(unknown), -1, unknown.shape[1]) & unknown[:, None, :]).any(axis=2).reshape(-1))
 
