@@ -48,6 +48,10 @@ class Ops(Protocol):
         """Return `where(keep, x, 0)`, `keep` of the shape of `x`; faster than `where` or a product of the two where frameworks can."""
         ...
 
+    def clip_gradient_of_ratio(self, gradient: Any, x: Any, scale: Any, low: float, high: float) -> Any:
+        """Return `clip_gradient(gradient, x / scale, low, high)`, faster where one positive scale is for all."""
+        ...
+
     def levels(self, x: Any, scale: Any, zero: Any = None) -> Any:
         """Return `round(x / scale) + zero`, through which no gradient flows."""
         ...
@@ -68,8 +72,11 @@ class Ops(Protocol):
         """Return the gradient of `clip(x, low, high)`: `gradient` where low <= x <= high, else 0. It has none itself."""
         ...
 
-    def kth_smallest(self, x: Any, k: Any) -> Any:
-        """Return the k-th smallest of all numbers in `x`, a scalar; k, a whole number or a scalar tensor, counts from 1. No gradient."""
+    def without_lowest(self, x: Any, count: Any) -> Any:
+        """Return False at the `count` lowest numbers of `x`, equal ones in the order of their index, else True, of the shape of `x`.
+
+        `count`, a whole number or a scalar tensor, may be 0. Has no gradient.
+        """
         ...
 
 
@@ -248,8 +255,10 @@ class TrainableAdapter(Adapter, Protocol):
         """
         ...
 
-    def gradients(self, loss: Callable[[Any], Any], sites: Collection[Site]) -> tuple[float, dict[Site, Any]]:
-        """Return `loss(model)` of one batch, and its gradient with respect to each of `sites`; stored gradients stay as they are.
+    def gradients(self, loss: Callable[..., Any], sites: Collection[Site], *batch: Any) -> tuple[float, dict[Site, Any]]:
+        """Return `loss(model, *batch)`, and its gradient with respect to each of `sites`; stored gradients stay as they are.
+
+        What differs from call to call is `batch`, nests of tensors or arrays: a framework may compile the rest when it comes again.
 
         `loss` runs the model, which is in inference mode (dropout off, BatchNorm's statistics stay), and returns a scalar tensor.
         Of a parameter the gradient is that of the effective one, canonical `(out, in, *kernel)`; masked entries have one too. Of what

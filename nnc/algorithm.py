@@ -29,7 +29,7 @@ from nnc.errors import ConfigError
 from nnc.graph.ir import Array, Graph, Shape
 from nnc.instruments import attach, detach, off, restored
 from nnc.joint import granules, joint_masks
-from nnc.masks import merge, unmasked
+from nnc.masks import merge
 from nnc.registry import adapter_for
 from nnc.select import resolve
 from nnc.ties import alone_masks, check_ties
@@ -265,8 +265,7 @@ class Pruner(Algorithm):
     @cached_property
     def _graph(self) -> Graph:
         """The model's structure, which training does not change; recorded before views stand in front of the parameters."""
-        with unmasked(self.adapter):
-            return self.adapter.structure(self.example_inputs)
+        return self.adapter.structure(self.example_inputs)
 
     def _scored(self, layer: Layer, earlier: Masks) -> Scored:
         shape = layer.parameters["weight"]

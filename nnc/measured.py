@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -80,16 +79,29 @@ class GradientPruner(MeasuringPruner):
     def measure(self) -> None:
         adapter = trainable(self.adapter, self.name)
         sites = {name: Site(name, "weight") for name in self.layers}
+        loss = BatchLoss(adapter, self.source.loss)
         for number, batch in enumerate(self.batches(), 1):
-            loss, gradients = adapter.gradients(partial(self._loss, adapter, batch), tuple(sites.values()))
-            if loss != loss:
+            value, gradients = adapter.gradients(loss, tuple(sites.values()), batch)
+            if value != value:
                 raise TrainingError(f"Trainer.loss: is NaN on batch {number}, on which {self.name!r} measures.")
             for name, layer in self.layers.items():
                 self.observe(layer, layer.weight, gradients[sites[name]])
 
-    def _loss(self, adapter: TrainableAdapter, batch: Any, _: Any) -> Any:
-        # Not Trainer.batch_loss: it would look for an adapter while the model is prepared for gradients.
-        return adapter.batch_loss(self.source.loss, batch)
+
+class BatchLoss:
+    """The user's loss of one batch. Those of one loss are equal, so that what an adapter compiled for one serves the next pruner."""
+
+    def __init__(self, adapter: TrainableAdapter, loss: Any) -> None:
+        self.adapter, self.loss = adapter, loss
+
+    def __call__(self, _: Any, batch: Any) -> Any:
+        return self.adapter.batch_loss(self.loss, batch)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BatchLoss) and other.loss is self.loss
+
+    def __hash__(self) -> int:
+        return id(self.loss)
 
 
 class Mean:

@@ -127,8 +127,8 @@ class TensorFlowAdapter:
     def forward(self, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:
         return forward_pass(self.model, batch, sites, training)
 
-    def gradients(self, loss: Callable[[Any], Any], sites: Collection[Site]) -> tuple[float, dict[Site, Any]]:
-        return gradients_of(self.model, loss, sites)
+    def gradients(self, loss: Callable[..., Any], sites: Collection[Site], *batch: Any) -> tuple[float, dict[Site, Any]]:
+        return gradients_of(self.model, loss, sites, batch)
 
     def batch_loss(self, loss: Callable[..., Any] | None, batch: Any) -> Any:
         return batch_loss(self.model, loss, batch, training=False)
@@ -180,6 +180,8 @@ class TensorFlowAdapter:
         """Let the model train with this, and forget what is compiled; a model without views and objectives holds nothing."""
         training.learners.follow(trained(self.model, training))
         needed = instrumented(self.model, training)
+        if not needed and TRAINING not in self.model.__dict__:
+            return  # nothing was on the model: what is compiled serves
         if not needed:
             training.learners.use({})
         hold(self.model, {**held_by(self.model), TRAINING: training if needed else None})

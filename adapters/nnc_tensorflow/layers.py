@@ -22,7 +22,7 @@ from nnc_tensorflow import ops
 from nnc_tensorflow.attention import heads, is_attention
 from nnc_tensorflow.kinds import PRUNABLE, op_types
 from nnc_tensorflow.layouts import Layout, layout_of
-from nnc_tensorflow.names import MASKS, is_graph, named_layers, own_variables
+from nnc_tensorflow.names import MASKS, VIEWS, is_graph, named_layers, own_variables
 from nnc_tensorflow.recurrent import cell_of, holder
 
 _CANONICAL = {
@@ -101,11 +101,11 @@ class KerasLayer:
 
     @property
     def weight(self) -> Any:
-        return self.effective("weight")
+        return self.seen("weight")
 
     @property
     def bias(self) -> Any | None:
-        return self.effective("bias") if "bias" in self.slots else None
+        return self.seen("bias") if "bias" in self.slots else None
 
     def effective(self, parameter: str) -> Any:
         """Return a parameter with its mask applied, a tensor in the canonical shape."""
@@ -117,6 +117,8 @@ class KerasLayer:
     def seen(self, parameter: str) -> Any:
         """Return a parameter as the model sees it now, masks and views applied, in the canonical shape."""
         slot = self.slots[parameter]
+        if slot.attribute not in self.holder.__dict__.get(VIEWS, {}):
+            return self.effective(parameter)
         return slot.layout.canonical(tf.convert_to_tensor(getattr(self.holder, slot.attribute)))
 
     def numbers(self, parameter: str) -> Array:

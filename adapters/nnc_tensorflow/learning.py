@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from nnc.errors import ConfigError, nearest
 from nnc.views import Learning
+from nnc_tensorflow.outside import outside
 from nnc_tensorflow.swap import set_class
 
 _LEARNERS = "_nnc_learners"
@@ -29,6 +30,15 @@ def _optimizer(learning: Learning, steps: int | None) -> Any:
     if learning.rule == "sgd":
         return keras.optimizers.SGD(learning.rate, gradient_accumulation_steps=steps)
     return keras.optimizers.Adam(learning.rate, epsilon=1e-8, gradient_accumulation_steps=steps)
+
+
+def _built(learning: Learning, steps: int | None, members: list[Any], beside: Any) -> Any:
+    """Return the optimizer of some variables, as far into its `steps` of accumulation as the one beside which it steps."""
+    made = _optimizer(learning, steps)
+    made.build(members)
+    if steps:
+        made._iterations.assign(tf.cast(beside._iterations.value, tf.int64) % steps)
+    return made
 
 
 @dataclass
@@ -78,12 +88,7 @@ class Learners:
             key = (self.groups[group], steps, tuple(id(variable) for variable in members))
             if self._optimizers.get(group, (None,))[0] == key:
                 continue
-            with tf.init_scope():
-                made = _optimizer(self.groups[group], steps)
-                made.build(members)
-                if steps:
-                    made._iterations.assign(tf.cast(inner._iterations.value, tf.int64) % steps)
-            self._optimizers[group] = (key, made)
+            self._optimizers[group] = (key, outside(partial(_built, self.groups[group], steps, members, inner)))
 
     def apply(self, optimizer: Any, gradients: Mapping[int, Any], others: Sequence[Any]) -> None:
         """Step the variables by gradients ({id: gradient}) as `optimizer` would: what scales its loss is taken out again.

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -34,6 +35,7 @@ from nnc_tensorflow.compiling import compiling
 from nnc_tensorflow.inputs import calling
 from nnc_tensorflow.learning import Learners
 from nnc_tensorflow.names import TRAINING, named_layers
+from nnc_tensorflow.outside import outside
 from nnc_tensorflow.parts import parts_of
 from nnc_tensorflow.swap import around, descriptor
 from nnc_tensorflow.taps import Record, tap, untap
@@ -150,9 +152,7 @@ class Training:
     def _report(self, terms: Mapping[str, Any]) -> None:
         for name, term in terms.items():
             if name not in self.means:
-                with tf.init_scope():
-                    self.means[name] = keras.metrics.Mean(name=name)
-                    self.last[name] = keras.Variable(0.0, trainable=False, dtype="float32", name=f"{name}_last".replace("/", "_"))
+                self.means[name], self.last[name] = outside(partial(_kept, name))
             self.means[name].update_state(term)
             self.last[name].assign(tf.cast(term, tf.float32))
 
@@ -176,6 +176,12 @@ class Training:
             "trainable_variables": descriptor(cls, "trainable_variables", _with_trained),
             "trainable_weights": descriptor(cls, "trainable_weights", _with_trained),
         }
+
+
+def _kept(name: str) -> tuple[Any, Any]:
+    """Return what keeps the mean of a term, and its last value."""
+    last = keras.Variable(0.0, trainable=False, dtype="float32", name=f"{name}_last".replace("/", "_"))
+    return keras.metrics.Mean(name=name), last
 
 
 def _tensor(value: Any) -> Any:

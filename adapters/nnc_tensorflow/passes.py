@@ -13,7 +13,9 @@ from tensorflow.python.eager.record import stop_recording  # no public name lead
 from nnc.errors import ConfigError, TrainingError
 from nnc.graph.ir import Array
 from nnc.views import Site
+from nnc_tensorflow.inference import form_of, often
 from nnc_tensorflow.inputs import caller, tensors_of
+from nnc_tensorflow.losses import tensors_in
 from nnc_tensorflow.names import named_layers
 from nnc_tensorflow.taps import Record, tapped
 from nnc_tensorflow.trace import failure
@@ -21,41 +23,56 @@ from nnc_tensorflow.views import layer_at, slot_at
 
 
 def forward_pass(model: keras.Layer, batch: Any, sites: Collection[Site], training: bool) -> tuple[Any, dict[Site, Any]]:
-    """Return the outputs of one eager pass without gradients, and what passed `sites`; a parameter is the one that was read.
+    """Return the outputs of one pass without gradients, and what passed `sites`; a parameter is the one that was read.
 
     Raises `ConfigError` where the model rejects the batch, or does not reach a site.
     """
-    layers, record = named_layers(model), Record()
+    layers = named_layers(model)
     call, tensors = caller(model, batch, training, "batch"), tensors_of(batch, "batch")
-    with tapped(layers, sites, record), stop_recording():
-        try:
+
+    def run(*tensors: Any) -> tuple[Any, list[Any]]:
+        record = Record()
+        with tapped(layers, sites, record), stop_recording():
             outputs = call(*tensors)
-        except ConfigError:
-            raise
-        except Exception as error:
-            raise ConfigError(str(failure(error, tensors))) from error
-    return outputs, {site: _canonical(layers, site, record.last(site)) for site in sites}
+        return outputs, [record.last(site) for site in sites]
+
+    try:
+        outputs, seen = often(model, (form_of(batch), tuple(sites), training), run)(*tensors)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(str(failure(error, tensors))) from error
+    return outputs, {site: _canonical(layers, site, each) for site, each in zip(sites, seen, strict=True)}
 
 
-def gradients_of(model: keras.Layer, loss: Callable[[Any], Any], sites: Collection[Site]) -> tuple[float, dict[Site, Any]]:
-    """Return `loss(model)` and its gradients with respect to `sites`: zeros where the loss does not depend on what was seen there.
+def gradients_of(
+    model: keras.Layer, loss: Callable[..., Any], sites: Collection[Site], batch: tuple[Any, ...] = ()
+) -> tuple[float, dict[Site, Any]]:
+    """Return `loss(model, *batch)` and its gradients with respect to `sites`: zeros where the loss does not depend on what was seen there.
 
     A parameter counts each time that it is read; of a layer that runs several times the last input or output counts.
     Raises `TrainingError` for a loss that is no scalar.
     """
     layers = named_layers(model)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        record = Record(tape)
-        with tapped(layers, sites, record):
-            value = tf.convert_to_tensor(loss(model))
-    if value.shape.rank != 0:
-        raise TrainingError(f"loss: its shape is {tuple(value.shape)}; a scalar is needed, tf.reduce_mean(loss) say.")
-    for site in sites:
-        record.last(site)
-    seen = [record.seen[site] if site.is_parameter else record.seen[site][-1:] for site in sites]
-    found = tape.gradient(value, seen, unconnected_gradients="zero")
-    summed = (tf.add_n([tf.convert_to_tensor(each) for each in every]) for every in found)  # an embedding's gradient is sparse
-    return float(value), {site: _canonical(layers, site, each) for site, each in zip(sites, summed, strict=True)}
+
+    def run(*batch: Any) -> tuple[Any, list[Any]]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            record = Record(tape)
+            with tapped(layers, sites, record):
+                value = tf.convert_to_tensor(loss(model, *batch))
+        if value.shape.rank != 0:
+            raise TrainingError(f"loss: its shape is {tuple(value.shape)}; a scalar is needed, tf.reduce_mean(loss) say.")
+        for site in sites:
+            record.last(site)
+        seen = [record.seen[site] if site.is_parameter else record.seen[site][-1:] for site in sites]
+        found = tape.gradient(value, seen, unconnected_gradients="zero")
+        # An embedding's gradient is sparse.
+        return value, [tf.add_n([tf.convert_to_tensor(each) for each in every]) for every in found]
+
+    # A loss that holds its batch would be compiled for that batch.
+    function = often(model, ("gradients", loss, getattr(model, "_compile_loss", None), tuple(sites)), run) if batch else run
+    value, found = function(*tensors_in(batch))
+    return float(value), {site: _canonical(layers, site, each) for site, each in zip(sites, found, strict=True)}
 
 
 def _canonical(layers: Any, site: Site, tensor: Any) -> Any:

@@ -1,5 +1,8 @@
 """One training step for `nnc.Trainer`: compiled, objectives and the variables of views included.
 
+The compiled step stays with the model: the next training goes on with it where loss, optimizer, trainable variables and precision are the
+same, as in rounds and in ADMM, until the model is seen differently.
+
 Mixed precision is Keras' own: for as long as training lasts the layers compute in the narrow type and keep their variables in float32;
 float16 scales the loss (`LossScaleOptimizer`). A step whose loss or gradients are not finite changes no weight; one more, eager, pass
 then finds the layer.
@@ -7,6 +10,7 @@ then finds the layer.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +20,9 @@ import tensorflow as tf
 
 from nnc.errors import ConfigError, TrainingError
 from nnc.graph.ir import Array
-from nnc_tensorflow.inference import forget_inference
+from nnc_tensorflow.inference import STEP, compiled, forget_passes
 from nnc_tensorflow.losses import Loss, scalar, task, tensors_in
-from nnc_tensorflow.names import COMPILED, TRAINING
+from nnc_tensorflow.names import TRAINING
 from nnc_tensorflow.nonfinite import blame
 from nnc_tensorflow.objectives import Training, instrumented
 from nnc_tensorflow.swap import forget_compiled, held_by, hold
@@ -31,10 +35,23 @@ class KerasStep:
 
     def __init__(self, model: keras.Layer, loss: Loss, optimizer: Any, precision: str, accumulate: int) -> None:
         self.model, self.loss = model, loss
-        self.optimizer = _ready(_optimizer(model, optimizer), model, precision, accumulate)
+        found = _optimizer(model, optimizer)
+        self._settings = None if isinstance(optimizer, keras.Optimizer) or found.built else _settings(found)
+        self.optimizer = _ready(found, model, precision, accumulate)
         self._policies = _compute_in(model, precision)
+        self._compiled_loss = getattr(model, "_compile_loss", None)
+        self._serves = (accumulate, *_served(self))
+        self._function: Any = None
         self._steps = 0
         self._lent = TRAINING not in model.__dict__
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take over the optimizer of an earlier step that is like this one, so that what was compiled for it serves."""
+        earlier = compiled(self.model).get(STEP)
+        if earlier is not None and self._settings is not None and (earlier._settings, earlier._serves) == (self._settings, self._serves):
+            _take_over(self.optimizer, earlier.optimizer)
+            earlier.optimizer = self.optimizer
 
     @property
     def training(self) -> Training:
@@ -59,10 +76,12 @@ class KerasStep:
     @property
     def _compiled(self) -> Any:
         """The compiled step, kept with the model: whoever lets the model be seen differently, in the middle of training too, drops it."""
-        kept = self.model.__dict__.setdefault(COMPILED, {})
-        if self not in kept:
-            kept[self] = tf.function(self._step, reduce_retracing=True, autograph=False)
-        return kept[self]
+        kept = compiled(self.model)
+        owner = kept.get(STEP)
+        if owner is None or owner.optimizer is not self.optimizer or owner._serves != self._serves:
+            self._function = tf.function(self._step, reduce_retracing=True, autograph=False)
+            owner = kept[STEP] = self
+        return owner._function
 
     def _step(self, batch: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
@@ -110,10 +129,6 @@ class KerasStep:
         return [*self.optimizer.variables, *learners.state]
 
     def close(self) -> None:
-        kept = self.model.__dict__.get(COMPILED, {})
-        kept.pop(self, None)
-        if not kept:
-            forget_inference(self.model)
         if self._lent and not instrumented(self.model, self.training):
             hold(self.model, {**held_by(self.model), TRAINING: None})
         for layer, policy in self._policies:
@@ -175,8 +190,32 @@ def _compute_in(model: keras.Layer, precision: str) -> list[tuple[keras.Layer, A
 
 
 def _forget(model: keras.Layer) -> None:
+    """Drop what was compiled for another type; a step is kept with its type, and serves when training computes in that again."""
     forget_compiled(model)
-    forget_inference(model)
+    forget_passes(model)
+
+
+def _served(step: KerasStep) -> tuple[Any, ...]:
+    """Return what a compiled step was compiled for, its optimizer apart. The step keeps alive what is known by its identity here."""
+    policies = tuple(layer.dtype_policy.name for layer in step.model._flatten_layers())
+    return id(step.loss), id(step._compiled_loss), tuple(map(id, step.model.trainable_variables)), policies
+
+
+def _settings(optimizer: Any) -> str | None:
+    """Return what tells an optimizer apart from others of Keras', or None for one that may hold more than it says."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if not all(type(each).__module__.startswith("keras.") for each in (optimizer, inner, inner._learning_rate)):
+        return None
+    said = keras.optimizers.serialize(optimizer)
+    said["config"].pop("name")  # Keras numbers them
+    return json.dumps(said, default=str, sort_keys=True)
+
+
+def _take_over(new: Any, old: Any) -> None:
+    """Begin again with the variables of an optimizer that has the same settings: compiled functions know it by them."""
+    for variable, first in zip(old.variables, new.variables, strict=True):
+        variable.assign(first)
+    new.__dict__.update(old.__dict__)
 
 
 def _all_finite(gradients: Any) -> Any:

@@ -12,6 +12,7 @@ from torch.nn.utils import prune
 from nnc.errors import ModelError
 from nnc_torch.layers import layers_of, parametrizations
 from nnc_torch.masks import Mask
+from nnc_torch.taps import Leaf
 from nnc_torch.views import SeenParameter
 
 _WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
@@ -38,7 +39,7 @@ def _check_module(layer: str, module: nn.Module) -> None:
     for hook in module._forward_pre_hooks.values():
         _check_hook(layer, hook)
     for name, chain in parametrizations(module).items():
-        foreign = [type(item).__name__ for item in chain if not isinstance(item, Mask | SeenParameter)]
+        foreign = [type(item).__name__ for item in chain if not isinstance(item, Mask | SeenParameter | Leaf)]
         if foreign:
             raise ModelError(
                 f"{layer}.{name} is computed by the parametrization {foreign[0]}, so it is no parameter that could be cut: call "

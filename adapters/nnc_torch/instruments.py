@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from typing import Any
 
 import torch
@@ -84,6 +85,6 @@ def keep(model: nn.Module, instruments: Instruments) -> None:
 
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of a model's first parameter or buffer."""
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in chain(model.parameters(), model.buffers()):
         return tensor.device
     return torch.device("cpu")

@@ -171,7 +171,7 @@ def total(model: nn.Module, loss: Any, mask: Any = None) -> torch.Tensor:
 
 
 def _home(student: Mapping[Site, torch.Tensor], model: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in student.values()), device_of(model))
+    return next((tensor.device for tensor in student.values()), None) or device_of(model)
 
 
 def _taught(kept: Instruments, call: Call, home: torch.device) -> dict[Site, torch.Tensor]:
@@ -191,8 +191,7 @@ def _taught(kept: Instruments, call: Call, home: torch.device) -> dict[Site, tor
     passing = [site for site in sites if not site.is_parameter]
     with inference(kept.teacher), torch.autocast(where.type, half, enabled=half is not None), tapped(kept.teacher, passing, see):
         kept.teacher(*placed(args, where), **placed(_taken_by(kept.teacher, kwargs), where))
-    modules = check_sites(kept.teacher, sites)
-    found |= {site: _parameter(modules, site).detach() for site in sites if site.is_parameter}
+    found |= {site: tensor.detach() for site, tensor in _parameters(kept.teacher, sites).items()}
     try:
         require_reached(sites, found)
     except ConfigError as error:
@@ -223,8 +222,8 @@ def _terms(
 ) -> dict[str, torch.Tensor]:
     passing = [site for site in objective.student if not site.is_parameter]
     require_reached(passing, student)
-    modules = check_sites(model, objective.student)
-    shown = {site: _parameter(modules, site) if site.is_parameter else student[site] for site in objective.student}
+    stored = _parameters(model, objective.student)
+    shown = {site: stored[site] if site.is_parameter else student[site] for site in objective.student}
     state = kept.own[objective.name]
     home = _home(shown, model)
     state.move(home)
@@ -233,8 +232,11 @@ def _terms(
     return {f"{objective.name}.{name}": term for name, term in objective.terms(seen, ops).items()}
 
 
-def _parameter(modules: Mapping[str, nn.Module], site: Site) -> torch.Tensor:
-    return canonical(modules[site.layer], *stored_at(modules[site.layer], site))
+def _parameters(model: nn.Module, sites: Sequence[Site]) -> dict[Site, torch.Tensor]:
+    """Return the stored parameters among the sites; a model is not walked through where there are none."""
+    stored = [site for site in sites if site.is_parameter]
+    modules = check_sites(model, stored) if stored else {}
+    return {site: canonical(modules[site.layer], *stored_at(modules[site.layer], site)) for site in stored}
 
 
 def terms(model: nn.Module) -> dict[str, float]:

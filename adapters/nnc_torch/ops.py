@@ -15,8 +15,13 @@ import array_api_compat.torch as standard
 import numpy as np
 import torch
 
+from nnc.graph.ir import Array
+
 #: Whole numbers of the size of each floating-point type.
 _SAME_BITS = {torch.float64: torch.int64, torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
+
+#: Of so few numbers a function of Python's own costs more than it saves.
+_FEW = 4096
 
 
 def __getattr__(name: str) -> Any:
@@ -60,7 +65,7 @@ class _WithGradient(torch.autograd.Function):
 
 def only(x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """Return `where(keep, x, 0)`, `keep` a tensor of truth values of the shape of `x`."""
-    if torch.compiler.is_compiling() or keep.shape != x.shape:
+    if torch.compiler.is_compiling() or keep.shape != x.shape or x.numel() < _FEW:
         return torch.where(keep, x, 0.0)
     result: torch.Tensor = _Only.apply(x, keep)
     return result
@@ -74,8 +79,8 @@ class _Only(torch.autograd.Function):
         whole = _SAME_BITS.get(x.dtype)
         if whole is None or x.device.type != "cpu":
             return torch.where(keep, x, 0.0)
-        # On a CPU torch.where goes number by number. Bits with all ones, or none, are vector instructions: 3 to 12 times as fast.
-        return (x.view(whole) & keep.view(torch.int8).neg()).view(x.dtype)
+        # On a CPU torch.where goes number by number. Bits times 1 or 0 are vector instructions, in one pass: 10 times as fast.
+        return (x.view(whole) * keep.view(torch.int8)).view(x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -91,6 +96,27 @@ def clip_gradient(gradient: torch.Tensor, x: torch.Tensor, low: float, high: flo
     # The kernel leaves out the bounds themselves.
     below, above = np.nextafter(np.float32((low, high)), np.float32((-np.inf, np.inf)))
     return torch.ops.aten.hardtanh_backward(gradient, x, float(below), float(above))  # type: ignore[no-any-return]
+
+
+def clip_gradient_of_ratio(gradient: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Return `gradient` where low <= x / scale <= high, else 0, in one pass over memory where one positive scale is for all."""
+    plain = x.device.type == "cpu" and x.dtype is torch.float32 and scale.numel() == 1 and not torch.compiler.is_compiling()
+    step = np.float32(scale.item() if plain else np.nan)
+    if not np.isfinite(step):
+        return clip_gradient(gradient, x / scale, low, high)
+    return clip_gradient(gradient, x, _reaching(step, low, np.inf), _reaching(step, high, -np.inf))
+
+
+def _reaching(step: np.float32, bound: float, inwards: float) -> float:
+    """Return the outermost float32 x whose quotient x / step, rounded as the processor rounds it, is not beyond `bound`."""
+    limit, end = np.float32(bound), np.float32(inwards)
+    x = np.float32(limit * step)
+    beyond = np.less if inwards > 0 else np.greater
+    while beyond(x / step, limit):
+        x = np.nextafter(x, end)
+    while not beyond(np.nextafter(x, -end) / step, limit):
+        x = np.nextafter(x, -end)
+    return float(x)
 
 
 def levels(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None = None) -> torch.Tensor:
@@ -133,14 +159,24 @@ def log_softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     return torch.log_softmax(x, axis)
 
 
-def kth_smallest(x: torch.Tensor, k: int | torch.Tensor) -> torch.Tensor:
-    """Return the k-th smallest number, counted from 1, of all numbers in a tensor, as a scalar; no gradient flows through it."""
+def without_lowest(x: torch.Tensor, count: int | torch.Tensor) -> torch.Tensor:
+    """Return False at the `count` lowest numbers, equal ones in the order of their index, else True; no gradient flows through it."""
     flat = x.detach().reshape(-1)
-    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
-        rank = int(k) - 1
-        # NumPy selects with vector instructions: 10 times as fast as torch.kthvalue on 600,000 numbers.
-        return torch.from_numpy(np.partition(flat.numpy(), rank)[rank : rank + 1])[0]
-    if isinstance(k, torch.Tensor):
-        # Sorting keeps k on the device: to read it would stop the queue of work.
-        return torch.sort(flat).values.index_select(0, (k - 1).reshape(1).to(flat.device, torch.int64))[0]
-    return torch.kthvalue(flat, k).values
+    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling():
+        # NumPy selects and compares with vector instructions: 10 times as fast as torch.kthvalue on 600,000 numbers.
+        return torch.from_numpy(_without_lowest(flat.numpy(), int(count))).reshape(x.shape)
+    # Sorting keeps the count on the device: to read it would stop the queue of work.
+    order = torch.sort(flat, stable=True).indices
+    places = torch.arange(flat.numel(), device=flat.device)
+    return torch.empty_like(flat, dtype=torch.bool).scatter_(0, order, places >= count).reshape(x.shape)
+
+
+def _without_lowest(numbers: Array, count: int) -> Array:
+    if count <= 0:
+        return np.ones(numbers.shape, bool)
+    bound = np.partition(numbers, count - 1)[count - 1]
+    keep = numbers > bound
+    lacking = len(numbers) - count - np.count_nonzero(keep)
+    if lacking:
+        keep[np.flatnonzero(numbers == bound)[-lacking:]] = True
+    return np.asarray(keep)

@@ -55,10 +55,10 @@ def tapped(model: nn.Module, sites: Collection[Site], see: Callable[[Site, torch
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
         for module in opened:
             close(module)
+        for handle in handles:
+            handle.remove()
 
 
 def forward(model: nn.Module, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:
@@ -106,8 +106,10 @@ def _shown(module: nn.Module, site: Site) -> torch.Tensor:
     return canonical(module, site.tensor, getattr(module, private(module, site.tensor)).detach())
 
 
-def gradients(model: nn.Module, loss: Callable[[Any], Any], sites: Collection[Site]) -> tuple[float, dict[Site, torch.Tensor]]:
-    """Return the loss of one batch, and its gradient with respect to each site; stored gradients stay as they are."""
+def gradients(
+    model: nn.Module, loss: Callable[..., Any], sites: Collection[Site], batch: tuple[Any, ...] = ()
+) -> tuple[float, dict[Site, torch.Tensor]]:
+    """Return `loss(model, *batch)`, and its gradient with respect to each site; stored gradients stay as they are."""
     modules = check_sites(model, sites)
     edges: dict[Site, Any] = {}
 
@@ -125,7 +127,7 @@ def gradients(model: nn.Module, loss: Callable[[Any], Any], sites: Collection[Si
         stack.enter_context(tapped(model, passing, see))
         stack.enter_context(in_mode(model, False))
         stack.enter_context(torch.enable_grad())
-        value = scalar(loss(model))
+        value = scalar(loss(model, *batch))
         require_reached(passing, edges)
         wanted = [edges[site] if site in edges else leaves[site] for site in sites]
         found = torch.autograd.grad(value, wanted, allow_unused=True) if wanted else ()
@@ -146,7 +148,7 @@ def _gradient(modules: dict[str, nn.Module], site: Site, gradient: torch.Tensor 
     return canonical(modules[site.layer], site.tensor, gradient) if site.is_parameter else gradient
 
 
-class _Leaf(nn.Module):
+class Leaf(nn.Module):
     """The last parametrization of a chain while gradients are taken: what it shows is a leaf, the same one on each read."""
 
     def __init__(self) -> None:
@@ -163,11 +165,11 @@ class _Leaf(nn.Module):
 def _leaves(model: nn.Module, modules: dict[str, nn.Module], sites: Collection[Site]) -> Iterator[dict[Site, torch.Tensor]]:
     """Give, for each site, the tensor of which to take the gradient: the parameter, or what stands for it in front of the model."""
     found: dict[Site, torch.Tensor] = {}
-    leaves: dict[int, _Leaf] = {}
+    leaves: dict[int, Leaf] = {}
     for site in sites:
         name, parameter = stored_at(modules[site.layer], site)
         if name in parametrizations(modules[site.layer]) or not parameter.requires_grad:
-            leaves.setdefault(id(parameter), _Leaf())
+            leaves.setdefault(id(parameter), Leaf())
         else:
             found[site] = parameter
     placed_at = [

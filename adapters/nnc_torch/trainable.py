@@ -28,8 +28,8 @@ class Trainable:
     def forward(self, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:
         return taps.forward(self.model, batch, sites, training)
 
-    def gradients(self, loss: Callable[[Any], Any], sites: Collection[Site]) -> tuple[float, dict[Site, Any]]:
-        return taps.gradients(self.model, loss, sites)
+    def gradients(self, loss: Callable[..., Any], sites: Collection[Site], *batch: Any) -> tuple[float, dict[Site, Any]]:
+        return taps.gradients(self.model, loss, sites, batch)
 
     def batch_loss(self, loss: Callable[..., Any] | None, batch: Any) -> torch.Tensor:
         return training.batch_loss(self.model, loss, batch)

@@ -16,7 +16,6 @@ from nnc.arrays import to_numpy
 from nnc.errors import ConfigError
 from nnc.graph.follow import Activation, activation_of
 from nnc.graph.ir import Array
-from nnc.masks import unmasked
 from nnc.measured import ActivationPruner, Mean
 from nnc.trainer import inputs_and_targets
 from nnc.views import Site
@@ -34,8 +33,7 @@ class _AfterActivation(ActivationPruner):
         inputs = self.example_inputs
         if inputs is None:
             inputs = inputs_and_targets(next(iter(self.batches())))[0]
-        with unmasked(self.adapter):
-            graph = self.adapter.trace(inputs, {}).graph
+        graph = self.adapter.trace(inputs, {}).graph
         named = {layer.name for layer in self.adapter.layers()}
         found = {name: activation_of(graph, name, named) for name in self.layers}
         missing = [name for name, activation in found.items() if activation is None]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,8 @@ class MovementPruner(Pruner):
         return made
 
     def _by_granule(self) -> dict[Site, Movement]:
+        if self.example_inputs is None:
+            self._warn_of_norms()
         found: dict[Site, Movement] = {}
         for number, (entry, rows) in enumerate(self.granules()):
             count = 1 + max(int(vector.max()) for vector in rows.values())
@@ -69,6 +72,16 @@ class MovementPruner(Pruner):
                 # A parameter may belong to several groups, as that of a concatenation's reader does.
                 found[site] = Movement(entry, (*(found[site].parts if site in found else ()), part))
         return found
+
+    def _warn_of_norms(self) -> None:
+        """Warn of layers that a BatchNorm follows in the model's order: without a graph their channels are scored without it."""
+        normed = {before.name for before, norm in pairwise(self.adapter.layers()) if _is_norm_of(norm, before)}
+        alone = [name for name in self.layers if name in normed]
+        if alone:
+            why = "a BatchNorm undoes the scale of a channel, so the loss does not say what the channel is worth, and its score is noise"
+            listed = f"{', '.join(alone[:6])}{' ...' if len(alone) > 6 else ''}"
+            remedy = "pass example_inputs=, and channels are scored together with their BatchNorm"
+            warnings.warn(f"{self.name}: {listed}: {why}; {remedy}.", UserWarning, stacklevel=2)
 
     def views(self) -> Mapping[Site, tuple[View, ...]]:
         return {site: (view,) for site, view in self._views.items()}
@@ -104,6 +117,11 @@ class MovementPruner(Pruner):
         return sum(view.spread(part, numbers[f"scores{index}"], shape) for index, part in enumerate(view.parts))
 
 
+def _is_norm_of(norm: Layer, before: Layer) -> bool:
+    fits = before.prunable and any(shape == before.parameters["weight"][:1] for shape in norm.parameters.values())
+    return fits and any(kind.startswith("BatchNorm") for kind in norm.op_types)
+
+
 @dataclass(frozen=True)
 class Part:
     """Scores of one group: which of them each row has (-1: none), or None where each element has its own.
@@ -135,17 +153,21 @@ class Movement(View):
     def __call__(self, x: Any, state: State, ops: Ops, training: bool) -> Any:
         for index, part in enumerate(self.parts):
             scores = state[f"scores{index}"]
-            mask = ops.stop_gradient(self._keep(scores, part, state, ops) - scores) + scores
-            x = x * (mask if part.rows is None else _of_rows(mask, part.rows, len(x.shape), ops))
+            keep = self._keep(ops.stop_gradient(scores), part, state, ops)
+            if part.rows is None:
+                x = _of_elements(x, scores, keep, ops)
+            else:
+                mask = ops.stop_gradient(ops.astype(keep, ops.float32) - scores) + scores
+                x = x * _of_rows(mask, part.rows, len(x.shape), ops)
         return x
 
     def _keep(self, scores: Any, part: Part, state: State, ops: Ops) -> Any:
-        """Return 1 for what stays, 0 for what is masked, float32 in the scores' shape."""
+        """Return True for what stays, False for what is masked, in the scores' shape."""
         if self.entry.mode == "soft":
-            return ops.astype(ops.sigmoid(scores) > self.entry.threshold, ops.float32)
+            return ops.sigmoid(scores) > self.entry.threshold
         size = int(np.prod(part.shape))
         leaving = ops.floor(self.entry.amount * size * self._progress(state[_STEP], ops) + 1e-6)
-        return ops.astype(scores >= ops.kth_smallest(scores, ops.astype(leaving, ops.int32) + 1), ops.float32)
+        return ops.without_lowest(scores, ops.astype(leaving, ops.int32))
 
     def _progress(self, step: Any, ops: Ops) -> Any:
         """Return how much of the final sparsity is due at a step: 1 - (1 - t)^3 between warm-up and cool-down (arXiv:1710.01878)."""
@@ -180,8 +202,19 @@ class Progress(Objective):
         return {"scores": sum(means[1:], means[0]) / len(means)} if means else {}
 
 
+def _of_elements(x: Any, scores: Any, keep: Any, ops: Ops) -> Any:
+    """Return a parameter without the elements that are masked; the scores get the gradient of a mask by which it was multiplied."""
+
+    def forward(x: Any, _: Any) -> Any:
+        return ops.only(x, keep), (x, keep)
+
+    return ops.with_gradient(forward, lambda gradient, x, keep: (ops.only(gradient, keep), gradient * x), x, scores)
+
+
 def _of_rows(mask: Any, rows: Array, ndim: int, ops: Ops) -> Any:
     """Return a mask over granules as one over rows, shaped to multiply a parameter; rows without a granule have 1."""
+    if np.array_equal(rows, np.arange(mask.shape[0])):
+        return ops.reshape(mask, (len(rows), *(1,) * (ndim - 1)))
     one = ops.ones_like(mask[:1])
     index = ops.asarray(np.where(rows >= 0, rows, mask.shape[0]).astype(np.int32))
     return ops.reshape(ops.take(ops.concat([mask, one], axis=0), index, axis=0), (len(rows), *(1,) * (ndim - 1)))

@@ -9,7 +9,6 @@ from nnc.adapter import Layer, Ops
 from nnc.algorithm import Pruner
 from nnc.errors import ConfigError
 from nnc.graph.follow import norm_of
-from nnc.masks import unmasked
 from nnc.objective import Objective, Seen
 from nnc.views import Site
 from nnc_schemas.learned import SlimSpec
@@ -47,8 +46,7 @@ class SlimPruner(Pruner):
         graph = None
         for name in others:
             if graph is None:
-                with unmasked(self.adapter):
-                    graph = self.adapter.structure(self.example_inputs)
+                graph = self.adapter.structure(self.example_inputs)
             norm = norm_of(graph, name)
             if norm is None or norm not in every or "weight" not in every[norm].parameters:
                 raise ConfigError(

@@ -1,5 +1,7 @@
 """Taps, gradients and written parameters of Keras models."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from nnc.errors import ConfigError
 from nnc.views import Site
 from nnc_tensorflow import ops
 from nnc_tensorflow.adapter import TensorFlowAdapter
+from nnc_tensorflow.compiling import compiling
 from tests.adapters.tensorflow_nets import built, images
 from tests.adapters.tensorflow_views import OUTPUT, small
 
@@ -131,13 +134,34 @@ def test_writing_a_wrong_shape_writes_nothing(model, adapter):
     assert all((a == b).all() for a, b in zip(model.get_weights(), before, strict=True))
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("k", [1, 3, 6])
-def test_the_kth_smallest_counts_from_one(compiled, k):
+@pytest.mark.parametrize("jit", [None, False, True])
+@pytest.mark.parametrize(("count", "left"), [(0, [0, 1, 2, 3, 4, 5]), (1, [0, 2, 3, 4, 5]), (3, [0, 3, 5]), (6, [])])
+def test_the_lowest_leave_and_equal_ones_in_the_order_of_their_index(jit, count, left):
     x = tf.constant([[3.0, -1.0, 2.0], [7.0, 0.0, 2.0]])
-    select = tf.function(ops.kth_smallest) if compiled else ops.kth_smallest
 
-    assert float(select(x, tf.constant(k))) == sorted([3, -1, 2, 7, 0, 2])[k - 1]
+    def select(x, count):
+        with compiling(SimpleNamespace(compiled=True, jit_compile=jit)):
+            return ops.without_lowest(x, count)
+
+    found = select(x, tf.constant(count)) if jit is None else tf.function(select, jit_compile=jit)(x, tf.constant(count))
+
+    assert np.flatnonzero(found).tolist() == left
+
+
+@pytest.mark.parametrize("kind", ["drawn", "sorted", "many equal", "a stride apart"])
+def test_of_many_numbers_exactly_as_many_leave(kind):
+    numbers = np.random.default_rng(0).standard_normal(100_000).astype("float32")
+    numbers = {
+        "drawn": numbers,
+        "sorted": np.sort(numbers),
+        "many equal": np.round(numbers),
+        "a stride apart": np.where(np.arange(100_000) % 16 == 0, numbers + 9, numbers),  # the sample is unlike the rest
+    }[kind].astype("float32")
+    order = np.argsort(numbers, kind="stable")
+
+    for count in (0, 5, 49_999, 99_998):
+        keep = np.asarray(ops.without_lowest(tf.constant(numbers), count))
+        np.testing.assert_array_equal(np.flatnonzero(~keep), np.sort(order[:count]))
 
 
 def test_none_stands_for_no_gradient():
@@ -150,3 +174,65 @@ def test_none_stands_for_no_gradient():
     assert y.numpy().tolist() == [10, 15]
     assert found[0].numpy().tolist() == [10, 10]
     assert found[1] is None
+
+
+class Noted(keras.Model):
+    """A dense layer; counts how often Python runs it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = layers.Dense(3)
+        self.count = 0
+
+    def call(self, x):
+        self.count += 1
+        return self.a(x)
+
+
+def test_passes_that_come_again_are_compiled_until_the_model_is_seen_differently():
+    model, sites = built(Noted(), images(1, 6)), [Site("a"), A]
+    adapter, batches = TensorFlowAdapter(model), [images(4, 6, seed=seed) for seed in range(6)]
+    before = model.count
+
+    for x in batches:
+        outputs, seen = adapter.forward(x, sites)
+        np.testing.assert_allclose(seen[Site("a")], x @ kernel(model.a) + np.asarray(model.a.bias), atol=1e-5)
+        np.testing.assert_array_equal(outputs, seen[Site("a")])
+    adapter.set_masks({"a": {"weight": np.zeros((3, 6), bool)}})
+    _, masked = adapter.forward(batches[0], sites)
+
+    assert model.count - before == 2 + 1 + 1  # two eager passes, one that compiles; one eager pass of the masked model
+    assert not np.asarray(masked[A]).any()
+
+
+def test_gradients_that_come_again_are_compiled_for_any_batch():
+    model = built(Noted(), images(1, 6))
+    adapter, batches = TensorFlowAdapter(model), [(images(4, 6, seed=seed), images(4, 3, seed=seed)) for seed in range(5)]
+    before = model.count
+
+    def loss(model, batch):
+        return tf.reduce_sum(model(batch[0]) * batch[1])
+
+    for x, y in batches:
+        value, found = adapter.gradients(loss, [A], (x, y))
+        np.testing.assert_allclose(found[A], y.T @ x, atol=1e-5)
+        np.testing.assert_allclose(value, np.sum((x @ kernel(model.a) + np.asarray(model.a.bias)) * y), rtol=1e-5)
+
+    assert model.count - before == 3
+
+
+def test_a_pass_that_cannot_be_compiled_stays_eager():
+    class Looking(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.a = layers.Dense(3)
+
+        def call(self, x):
+            return self.a(x) if float(np.asarray(x).sum()) > 0 else -self.a(x)
+
+    model, x = Looking(), np.ones((2, 6), "float32")
+    model(x)
+
+    for sign in (1, 1, 1, -1):
+        outputs, _ = TensorFlowAdapter(model).forward(sign * x)
+        np.testing.assert_allclose(outputs, sign * (sign * x @ kernel(model.a)), atol=1e-5)

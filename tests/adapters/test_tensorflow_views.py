@@ -385,3 +385,14 @@ def test_under_mixed_precision_views_compute_in_float32():
 
     assert model(images(2, 6)).dtype == tf.bfloat16
     assert seen == [tf.float32] * 2
+
+
+def test_the_weight_of_a_layer_is_what_the_model_computes_with(model, adapter):
+    adapter.set_masks(channel_masks(adapter, {"a": (1, 4)}))
+    before = {layer.name: np.asarray(layer.weight) for layer in adapter.layers()}
+    adapter.set_views({Site("a", "weight"): (Scaled(3.0),)})
+
+    found = {layer.name: np.asarray(layer.weight) for layer in adapter.layers()}
+
+    np.testing.assert_allclose(found["a"], 3 * before["a"], rtol=1e-6)
+    np.testing.assert_array_equal(found["b"], before["b"])

@@ -226,13 +226,14 @@ def test_a_loss_that_is_no_scalar_is_refused_and_leaves_no_hook(loss):
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize("k", [1, 4, 7, torch.tensor(4)])
+@pytest.mark.parametrize("count", [0, 1, 4, torch.tensor(4), 7])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int64])
-def test_the_kth_smallest_is_the_kth_of_the_sorted_numbers(k, kind):
-    x = torch.tensor([[5, 1, 4], [2, 7, 6]]).to(kind)
-    x = torch.cat([x.reshape(-1), torch.tensor([3]).to(kind)])
+def test_the_lowest_leave_and_equal_ones_in_the_order_of_their_index(count, kind):
+    x = torch.tensor([[5, 1, 4], [2, 4, 6]]).to(kind)
+    x = torch.cat([x.reshape(-1), torch.tensor([4]).to(kind)])  # 1 and 2 leave first, then the 4 at 2, 4 and 6
 
-    assert ops.kth_smallest(x, k).item() == int(k)
+    left = {0: [0, 1, 2, 3, 4, 5, 6], 1: [0, 2, 3, 4, 5, 6], 4: [0, 5, 6], 7: []}[int(count)]
+    assert ops.without_lowest(x, count).nonzero().flatten().tolist() == left
 
 
 def test_ops_have_the_names_of_the_array_api():
@@ -280,3 +281,13 @@ def test_a_masked_model_can_be_exported():
 
     assert torch.allclose(program.module()(x), model(x))
     assert not any("view.dtype" in str(node.target) for node in program.graph.nodes)
+
+
+def test_an_adapter_of_the_model_can_be_made_while_gradients_are_taken():
+    model = nn.Sequential(nn.Linear(2, 1, bias=False))
+    TorchAdapter(model).set_masks({"0": {"weight": np.array([[True, False]])}})
+    x = torch.tensor([[3.0, 5.0]])
+
+    _, found = TorchAdapter(model).gradients(lambda m: TorchAdapter(m).model(x).sum(), [Site("0", "weight")])
+
+    assert found[Site("0", "weight")].tolist() == [[3.0, 5.0]]

@@ -1,5 +1,7 @@
 """Pruners that learn what leaves, step by step beside the same arithmetic in NumPy."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,27 @@ def test_movement_without_a_step_of_training_is_an_error(framework):
 
     with pytest.raises(ConfigError, match="movement: no training step has been made, so nothing has moved"):
         pruner.settle()
+
+
+def test_elements_of_equal_score_leave_in_the_order_of_their_index(framework):
+    """Where nothing has moved, exactly as many are masked as are due, and the same that settle() then removes."""
+    pruner = MovementPruner(linear(framework, WEIGHT), [{"sparsity": 0.5, "element": True, "cool_down": 1}])
+    pruner.compress()
+    trainer(framework, ROWS, rate=0.0, loss=zero_loss).train(pruner.model, steps=1)
+
+    np.testing.assert_allclose(seen(pruner.model, "fc"), [[0, 0, 0, 0], WEIGHT[1]], rtol=1e-6)
+    assert pruner.settle()["fc"]["weight"].tolist() == [[False] * 4, [True] * 4]
+
+
+def test_movement_before_a_batch_norm_warns_where_it_cannot_know_the_group(framework):
+    config = [{"op_names": ["conv"], "sparsity": 0.5}]
+
+    with pytest.warns(UserWarning, match=r"movement: conv: a BatchNorm undoes the scale of a channel.* pass example_inputs="):
+        MovementPruner(convnet(framework), config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MovementPruner(convnet(framework), config, framework.inputs(PICTURES[0][0]))
+        MovementPruner(convnet(framework), [{"op_names": ["conv"], "sparsity": 0.5, "element": True}])
 
 
 def test_slims_score_is_the_magnitude_of_the_batch_norms_scale(framework):

@@ -130,8 +130,8 @@ def test_a_search_ends_with_a_trained_model_of_the_sparsity_asked_for(framework,
     assert len(json.loads((tmp_path / "run" / "rounds.json").read_text())) == 3
 
 
-def test_auto_compress_trains_towards_each_stages_sparsities(tmp_path):
-    _, masks = scheduled(FRAMEWORKS["torch"], tmp_path / "run", "auto_compress", rounds=1, steps=2).compress()
+def test_auto_compress_trains_towards_each_stages_sparsities(framework, tmp_path):
+    _, masks = scheduled(framework, tmp_path / "run", "auto_compress", rounds=1, steps=2).compress()
 
     rounds = json.loads((tmp_path / "run" / "rounds.json").read_text())
     assert [one["task"]["algorithm"] for one in rounds] == [None, "admm", None, "admm"]
