@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnc_distillation.rows import given, learned, masked_mean, per_token, weights
+from nnc_distillation.rows import given, learned, masked_mean, not_later, per_token, weights
 
 #: Scores at or below it are masked: no score is so low, and every mask that models add is lower.
 _MASKED = -1e2
@@ -61,16 +61,19 @@ def pkd(student: Any, teacher: Any, ops: Any, *, position: int = 0) -> Any:
     return ops.mean(ops.sum(ops.square(difference), axis=-1))
 
 
-def mse_scores(student: Any, teacher: Any, ops: Any, *, mask: Any = None) -> Any:
+def mse_scores(student: Any, teacher: Any, ops: Any, *, mask: Any = None, causal: bool = False) -> Any:
     """Return the mean of squared differences of attention scores before the softmax, `(batch, heads, queries, keys)`.
 
-    Pairs of which either token is padding are left out, and so are entries that a model itself has masked (-inf, or -1e2 and less).
+    Pairs of which either token is padding are left out, and so are entries that a model itself has masked (-inf, or -1e2 and less), and
+    with `causal` keys that are later than the query.
     """
     s, t = learned(student, ops), given(teacher, ops)
     valid = ops.astype(ops.logical_and(s > _MASKED, t > _MASKED), ops.float32)
     if mask is not None:
         m = weights(mask, ops)
         valid = valid * m[:, None, :, None] * m[:, None, None, :]
+    if causal:
+        valid = valid * not_later(s, ops)
     # The difference is taken of zeros where it does not count: inf - inf would be NaN in the gradient as well.
     counts = valid > 0
     s, t = ops.where(counts, s, ops.zeros_like(s)), ops.where(counts, t, ops.zeros_like(t))

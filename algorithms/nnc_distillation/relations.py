@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import Any
 
-from nnc_distillation.rows import at_least_one, given, kl_rows, learned, masked_mean, only_keys, sizes, weights
+from nnc_distillation.rows import at_least_one, given, kl_rows, learned, masked_mean, not_later, only_keys, sizes, weights
 
 #: Queries, keys and values, `(batch, length, width)`; values may be absent where only scores are compared.
 Heads = Sequence[Any]
@@ -47,10 +47,12 @@ def minilm(
     snip_norm: bool = False,
     attention: bool = True,
     values: bool = True,
+    causal: bool = False,
 ) -> Any:
     """Return the attention transfer plus the value-relation transfer of one layer each, scores divided by `temperature`.
 
-    Wang et al., MiniLM, NeurIPS 2020, arXiv:2002.10957, section 3. `snip_norm` divides by n_b once more. Heads must agree.
+    Wang et al., MiniLM, NeurIPS 2020, arXiv:2002.10957, section 3. `snip_norm` divides by n_b once more. Heads must agree. `causal`
+    relates a token to itself and those before it alone.
     """
     pairs = [(0, 1)] * attention + [(2, 2)] * values
     total = None
@@ -59,7 +61,7 @@ def minilm(
             scores(split(side[a], heads, ops), split(side[b], heads, ops), ops) / temperature
             for side in (_learned(student, ops), _given(teacher, ops))
         )
-        term = _tokens(s, t, mask, ops, snip_norm)
+        term = _tokens(s, t, mask, ops, snip_norm, causal)
         total = term if total is None else total + term
     return total
 
@@ -74,24 +76,25 @@ def minilmv2(
     weight: Sequence[float] = (1.0, 1.0, 1.0),
     alpha: float = 0.0,
     beta: float = 0.0,
+    causal: bool = False,
 ) -> Any:
     """Return the multi-head relation transfer of queries, keys and values, each with its `weight`.
 
     Wang et al., MiniLMv2, Findings of ACL 2021, arXiv:2012.15828, section 3. `alpha` and `beta` mix in PP-MiniLM's relations between
-    heads and between samples: (1 - alpha - beta) TT + alpha HH + beta SS. Those between samples need two of them.
+    heads and between samples: (1 - alpha - beta) TT + alpha HH + beta SS. Those between samples need two of them. `causal` is about TT.
     """
     total = None
     for factor, s, t in zip(weight, _learned(student, ops), _given(teacher, ops), strict=False):
         if factor:
-            term = factor * _related(split(s, relation_heads, ops), split(t, relation_heads, ops), mask, alpha, beta, ops)
+            term = factor * _related(split(s, relation_heads, ops), split(t, relation_heads, ops), mask, alpha, beta, causal, ops)
             total = term if total is None else total + term
     return total
 
 
-def _related(s: Any, t: Any, mask: Any, alpha: float, beta: float, ops: Any) -> Any:
+def _related(s: Any, t: Any, mask: Any, alpha: float, beta: float, causal: bool, ops: Any) -> Any:
     """Return the three kinds of relations of one tensor, `(batch, heads, length, d)`, mixed."""
     parts: list[tuple[float, Callable[[], Any]]] = [
-        (1 - alpha - beta, lambda: _tokens(scores(s, s, ops), scores(t, t, ops), mask, ops)),
+        (1 - alpha - beta, lambda: _tokens(scores(s, s, ops), scores(t, t, ops), mask, ops, causal=causal)),
         (alpha, lambda: between_heads(s, t, mask, ops)),
         (beta, lambda: between_samples(s, t, mask, ops)),
     ]
@@ -99,8 +102,11 @@ def _related(s: Any, t: Any, mask: Any, alpha: float, beta: float, ops: Any) -> 
     return sum(found[1:], found[0])
 
 
-def _tokens(s: Any, t: Any, mask: Any, ops: Any, snip_norm: bool = False) -> Any:
+def _tokens(s: Any, t: Any, mask: Any, ops: Any, snip_norm: bool = False, causal: bool = False) -> Any:
     """Return the KL of relations `(batch, heads, length, length)`: mean over samples, heads and the valid rows of each sample."""
+    if causal:
+        seen = not_later(s, ops)
+        s, t = only_keys(s, seen, ops), only_keys(t, seen, ops)
     if mask is None:
         mean = ops.mean(kl_rows(s, t, ops))
         return mean / sizes(s, ops)[-1] if snip_norm else mean

@@ -74,6 +74,12 @@ def only_keys(scores: Any, keys: Any, ops: Any) -> Any:
     return scores if keys is None else scores + (1 - weights(keys, ops)) * _NEVER
 
 
+def not_later(scores: Any, ops: Any) -> Any:
+    """Return 1 where a key is no later than the query that sees it, else 0, `(1, 1, queries, keys)`: what causal attention sees."""
+    ones = ops.ones_like(scores[:1, :1])  # counted on the scores' own device
+    return ops.astype(ops.cumulative_sum(ones, axis=-1) <= ops.cumulative_sum(ones, axis=-2), ops.float32)
+
+
 def kl_rows(student: Any, teacher: Any, ops: Any) -> Any:
     """Return KL(teacher || student) of the distributions that scores `(..., n)` stand for, by row `(...)`."""
     log_p, log_q = ops.log_softmax(teacher, axis=-1), ops.log_softmax(student, axis=-1)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from nnc.adapter import Adapter, Ops
 from nnc.errors import ConfigError, nearest
@@ -47,6 +48,29 @@ class Source:
         return parts[0] if len(parts) == 1 else ops.concat(parts, axis=-1)
 
 
+@dataclass(frozen=True)
+class _Traced:
+    """What was found in a model when it was run on a batch; `shape` tells whether it is still the same network."""
+
+    batch: Any
+    shape: tuple[Any, ...]
+    attentions: list[Attention | Opaque]
+
+
+#: The entries of one config_list look at the same models: each is traced once.
+_TRACED: WeakKeyDictionary[Any, _Traced] = WeakKeyDictionary()
+
+
+def _attentions(adapter: Adapter, batch: Any) -> list[Attention | Opaque]:
+    from nnc_distillation.attention import attentions
+
+    shape = tuple((layer.name, tuple(layer.parameters.items())) for layer in adapter.layers())
+    known = _TRACED.get(adapter.model)
+    if known is None or known.batch is not batch or known.shape != shape:
+        known = _TRACED[adapter.model] = _Traced(batch, shape, attentions(adapter.structure(batch)))
+    return known.attentions
+
+
 def _runs(columns: Sequence[int]) -> list[tuple[int, int]]:
     """Return columns as ranges: slices need no index on the model's device."""
     runs: list[tuple[int, int]] = []
@@ -72,9 +96,7 @@ class Side:
     @cached_property
     def attentions(self) -> list[Attention | Opaque]:
         """Its attentions, in order."""
-        from nnc_distillation.attention import attentions
-
-        return attentions(self.adapter.trace(self.batch("to find its attention"), {}).graph)
+        return _attentions(self.adapter, self.batch("to find its attention"))
 
     @property
     def mask(self) -> Site | None:

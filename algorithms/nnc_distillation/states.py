@@ -172,8 +172,8 @@ class MSEAttention(Comparing):
         if spec.pairs:
             pairs = named(spec.pairs)
             require_same_shapes(self.student_side, self.teacher_side, pairs, spec.place, "scores are compared one by one")
-            return [Comparison("attention", (Source(s),), (Source(t),), _given_scores) for s, t in pairs]
-        return scores(self.student_side, self.teacher_side, spec.layer_map, spec.place)
+            return [Comparison("attention", (Source(s),), (Source(t),), _given_scores(spec.causal)) for s, t in pairs]
+        return scores(self.student_side, self.teacher_side, spec.layer_map, spec.place, spec.causal)
 
 
 def found_attentions(side: Side, place: str) -> list[Attention]:
@@ -187,13 +187,13 @@ def found_attentions(side: Side, place: str) -> list[Attention]:
     return [each for each in found if isinstance(each, Attention)]
 
 
-def scores(student: Side, teacher: Side, layer_map: Any, place: str) -> list[Comparison]:
+def scores(student: Side, teacher: Side, layer_map: Any, place: str, causal: bool = False) -> list[Comparison]:
     """Return comparisons of the attention scores of layers that a map pairs. Raises `ConfigError` where heads differ."""
     ours, theirs = found_attentions(student, place), found_attentions(teacher, place)
     found = []
     for s, t in mapped(layer_map, len(ours), len(theirs), f"{place}.layer_map"):
         require_same_heads(ours[s], theirs[t], place)
-        found.append(Comparison("attention", ours[s].sources[:2], theirs[t].sources[:2], _recomputed(ours[s].heads)))
+        found.append(Comparison("attention", ours[s].sources[:2], theirs[t].sources[:2], _recomputed(ours[s].heads, causal)))
     return found
 
 
@@ -203,13 +203,16 @@ def require_same_heads(student: Attention, teacher: Attention, place: str) -> No
         raise ConfigError(f"{place}: {heads}; they are compared head by head. minilmv2 splits both into relation heads of one number.")
 
 
-def _recomputed(heads: int) -> Loss:
+def _recomputed(heads: int, causal: bool) -> Loss:
     def loss(s: Sequence[Any], t: Sequence[Any], mask: Any, temperature: Any, ops: Ops) -> Any:
         ours, theirs = (relations.attention_scores(query, key, heads, ops) for query, key in (s, t))
-        return hidden.mse_scores(ours, theirs, ops, mask=mask)
+        return hidden.mse_scores(ours, theirs, ops, mask=mask, causal=causal)
 
     return loss
 
 
-def _given_scores(s: Sequence[Any], t: Sequence[Any], mask: Any, temperature: Any, ops: Ops) -> Any:
-    return hidden.mse_scores(s[0], t[0], ops, mask=mask)
+def _given_scores(causal: bool) -> Loss:
+    def loss(s: Sequence[Any], t: Sequence[Any], mask: Any, temperature: Any, ops: Ops) -> Any:
+        return hidden.mse_scores(s[0], t[0], ops, mask=mask, causal=causal)
+
+    return loss

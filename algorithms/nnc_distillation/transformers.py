@@ -99,8 +99,8 @@ class MiniLM(_Relations):
 
 def _transfer(spec: MiniLMSpec, heads: int, part: str) -> Any:
     def loss(s: Sequence[Any], t: Sequence[Any], mask: Any, temperature: Any, ops: Ops) -> Any:
-        parts = {"attention": part == "attention", "values": part == "value"}
-        return relations.minilm(s, t, heads, ops, mask=mask, temperature=temperature, snip_norm=spec.snip_norm, **parts)
+        how = {"attention": part == "attention", "values": part == "value", "snip_norm": spec.snip_norm, "causal": spec.causal}
+        return relations.minilm(s, t, heads, ops, mask=mask, temperature=temperature, **how)
 
     return loss
 
@@ -117,8 +117,8 @@ class MiniLMv2(_Relations):
         _require_split((ours, theirs), heads, f"{spec.place}.relation_heads")
 
         def loss(s: Sequence[Any], t: Sequence[Any], mask: Any, temperature: Any, ops: Ops) -> Any:
-            alpha, beta = spec.alpha, spec.beta
-            return relations.minilmv2(s, t, heads, ops, mask=mask, weight=spec.relation_weights, alpha=alpha, beta=beta)
+            how: dict[str, Any] = {"weight": spec.relation_weights, "alpha": spec.alpha, "beta": spec.beta, "causal": spec.causal}
+            return relations.minilmv2(s, t, heads, ops, mask=mask, **how)
 
         return [Comparison("relations", ours.sources, theirs.sources, loss)]
 

@@ -168,11 +168,15 @@ class LayeredStatesSpec(StatesSpec):
         return self
 
 
+_CAUSAL = "Whether tokens see only themselves and those before them, as in a GPT: later ones then count nowhere."
+
+
 class ScoresSpec(DistillSpec):
     """mse_attention."""
 
     pairs: Pairs | None = Field(None, description="Layers that give attention scores, where they are not to be recomputed.")
     layer_map: LayerMap | None = Field(None, description="The teacher's layer for each of the student's, from 0; or pairs of them.")
+    causal: StrictBool = Field(False, description=_CAUSAL)
 
 
 class PKDSpec(DistillSpec):
@@ -210,6 +214,7 @@ class RelationSpec(AnnealedSpec):
     student_qkv: Names | None = Field(None, description="The layers that give queries, keys and values, where they are not found.")
     teacher_qkv: Names | None = Field(None, description="Those of the teacher.")
     heads: StrictInt | None = Field(None, gt=0, description="With student_qkv: the number of attention heads.")
+    causal: StrictBool = Field(False, description=_CAUSAL)
 
     @model_validator(mode="after")
     def _three_names(self) -> RelationSpec:

@@ -68,18 +68,18 @@ def heads_of(x, sample, heads):
     return x[sample].reshape(length, heads, width // heads).swapaxes(0, 1)
 
 
-def mse_scores(sq, sk, tq, tk, heads, mask=None):
+def mse_scores(sq, sk, tq, tk, heads, mask=None, causal=False):
     """Return the mean squared difference of Q K^T / sqrt(d) over samples, heads and valid pairs."""
     found = []
     for b in range(len(sq)):
         n = sq.shape[1] if mask is None else int(mask[b].sum())
         for h in range(heads):
             s, t = (heads_of(q, b, heads)[h] @ heads_of(k, b, heads)[h].T / np.sqrt(q.shape[-1] / heads) for q, k in ((sq, sk), (tq, tk)))
-            found.extend(((s - t) ** 2)[:n, :n].ravel())
+            found.extend((s - t)[row, key] ** 2 for row in range(n) for key in range(row + 1 if causal else n))
     return np.mean(found)
 
 
-def relation(s_pair, t_pair, heads, mask=None, temperature=1.0, snip_norm=False):
+def relation(s_pair, t_pair, heads, mask=None, temperature=1.0, snip_norm=False, causal=False):
     """Return (1/B) sum_b 1/(H n_b) sum over heads and valid rows of KL(softmax(a b^T / sqrt d)_t || ..._s)."""
     total = 0.0
     batch, length = s_pair[0].shape[:2]
@@ -87,10 +87,12 @@ def relation(s_pair, t_pair, heads, mask=None, temperature=1.0, snip_norm=False)
         n = length if mask is None else int(mask[b].sum())
         for h in range(heads):
             s, t = (
-                softmax(heads_of(x, b, heads)[h][:n] @ heads_of(y, b, heads)[h][:n].T / np.sqrt(x.shape[-1] / heads) / temperature)
+                heads_of(x, b, heads)[h][:n] @ heads_of(y, b, heads)[h][:n].T / np.sqrt(x.shape[-1] / heads) / temperature
                 for x, y in (s_pair, t_pair)
             )
-            total += sum(kl(t[row], s[row]) for row in range(n)) / (batch * heads * n * (n if snip_norm else 1))
+            ends = [row + 1 if causal else n for row in range(n)]
+            rows = sum(kl(softmax(t[row, :end]), softmax(s[row, :end])) for row, end in enumerate(ends))
+            total += rows / (batch * heads * n * (n if snip_norm else 1))
     return total
 
 

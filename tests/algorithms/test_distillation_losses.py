@@ -210,6 +210,21 @@ def test_minilm_divides_scores_by_the_temperature(tensors):
 
 
 @MASKS
+def test_causal_relations_are_of_a_token_to_itself_and_those_before_it(tensors, mask):
+    s, t = qkv(), qkv(24, seed=5)
+    scores = [tensors.value(relations.attention_scores, q, k, heads=H) for q, k, _ in (s, t)]
+    pairs = [formula.relation((s[a], s[b]), (t[a], t[b]), H, mask, causal=True) for a, b in ((0, 1), (2, 2), (0, 0), (1, 1))]
+
+    found = tensors.value(relations.minilm, s, t, heads=H, mask=mask, causal=True)
+    second = tensors.value(relations.minilmv2, s, t, relation_heads=H, mask=mask, causal=True)
+    squares = tensors.value(hidden.mse_scores, *scores, mask=mask, causal=True)
+
+    np.testing.assert_allclose(found, pairs[0] + pairs[1], **CLOSE)
+    np.testing.assert_allclose(second, sum(pairs[1:]), **CLOSE)
+    np.testing.assert_allclose(squares, formula.mse_scores(*s[:2], *t[:2], H, mask, causal=True), **CLOSE)
+
+
+@MASKS
 @pytest.mark.parametrize("relation_heads", [2, 8])
 def test_minilmv2_relates_queries_keys_and_values_in_heads_of_its_own(tensors, relation_heads, mask):
     s, t = qkv(), qkv(24, seed=5)
