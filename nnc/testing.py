@@ -9,14 +9,16 @@ promise is an AssertionError that says, in a sentence, which one, of whom, and o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nnc.adapter import Adapter, Masks
-from nnc.algorithm import Pruner
+from nnc.algorithm import Distiller, Pruner
 from nnc.arrays import to_numpy
+from nnc.distiller_contracts import DISTILLER_CONTRACTS, DistillTrial, Pair
 from nnc.errors import MissingFramework
 from nnc.fuzz import check_rule
 from nnc.graph.groups import Groups
@@ -28,7 +30,7 @@ from nnc.promises import State, require, require_equal, same_masks
 from nnc.pruner_contracts import CONFIG, PRUNER_CONTRACTS, Build, Trial
 from nnc.registry import adapter_for, registry
 
-__all__ = ["check_adapter", "check_pruner", "check_rule", "check_same_network"]
+__all__ = ["check_adapter", "check_distiller", "check_pruner", "check_rule", "check_same_network"]
 
 
 def check_pruner(pruner: type[Pruner], *, config: list[dict[str, Any]] | None = None, **options: Any) -> None:
@@ -50,6 +52,34 @@ def check_pruner(pruner: type[Pruner], *, config: list[dict[str, Any]] | None = 
 def needs_trainer(pruner: type[Pruner]) -> bool:
     """Tell whether a pruner decides by what a trainer shows it."""
     return pruner.learns or issubclass(pruner, MeasuringPruner)
+
+
+def check_distiller(
+    distiller: type[Distiller], *, config: dict[str, Any] | None = None, on: Mapping[str, Pair] | None = None, **options: Any
+) -> None:
+    """Run every contract of a distiller on every installed framework; `options` go to its constructor.
+
+    `config` is what its entry says besides the algorithm. The student is the framework's example, the teacher the same network with other
+    numbers; a method that needs others, as a transformer's attention, gives them: `on={"torch": lambda: (student, teacher, trainer)}`,
+    with the same numbers at each call. Raises AssertionError where a promise is broken, or where no framework that trains is installed.
+    """
+    require(bool((distiller.__doc__ or "").strip()), f"{distiller.__name__}: a docstring says what `nnc algorithms` is to list.")
+    for framework, pair in (_example_pairs() if on is None else on).items():
+        trial = DistillTrial(distiller, pair, [{"algorithm": distiller.name, **(config or {})}], options)
+        for contract in DISTILLER_CONTRACTS:
+            _run(f"{distiller.__name__} on {framework}", contract, trial)
+
+
+def _example_pairs() -> dict[str, Pair]:
+    """Return the example of each framework that trains as a student, beside a twin whose numbers are a tenth larger."""
+
+    def pair(build: Build, trainer: Callable[[], Any]) -> tuple[Any, Any, Any]:
+        teacher = build()[0]
+        adapter = adapter_for(teacher)
+        adapter.load_tensors({name: array * 1.1 if array.dtype.kind == "f" else array for name, array in adapter.tensors().items()})
+        return build()[0], teacher, trainer()
+
+    return {name: partial(pair, build, registry().trainers[name]) for name, build in _examples(trained=True)}
 
 
 def check_adapter(build: Build) -> None:
