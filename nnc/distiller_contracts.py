@@ -1,0 +1,174 @@
+"""What a distiller promises, each promise a function that is run on a student, a teacher and a trainer of every framework.
+
+A first run is trained for some steps, and its state is written down in the middle. Others begin there: with a config_list that has been
+JSON, with the distiller applied twice. None of that may make a difference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+
+from nnc.algorithm import Distiller
+from nnc.graph.ir import Array
+from nnc.instruments import trainable
+from nnc.promises import State, require
+from nnc.registry import adapter_for
+from nnc.trainer import Trainer
+
+#: Steps before the state is written down, and after it.
+STEPS = 3
+
+#: What a contract needs: () -> (student, teacher, trainer of the student); the same numbers at each call.
+Pair = Callable[[], tuple[Any, Any, Trainer]]
+
+
+class _Deliberate(Exception):
+    """Thrown by a contract to see what an exception leaves behind."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run in the middle: the student's tensors, the numbers of views and objectives, the optimizers' states."""
+
+    tensors: Mapping[str, Array]
+    numbers: Any
+    state: Mapping[str, Array]
+
+
+@dataclass
+class Run:
+    """A student in training with what a distiller put on it; `losses` are those of all steps, `terms` those of the last one.
+
+    `after` and `left` are the student and the terms on it once the distiller was taken off; `taught` is the teacher before and after.
+    """
+
+    distiller: Any
+    before: State
+    losses: list[float] = field(default_factory=list)
+    terms: dict[str, float] = field(default_factory=dict)
+    halfway: Snapshot | None = None
+    after: State | None = None
+    taught: list[State] = field(default_factory=list)
+    left: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DistillTrial:
+    """A distiller on one framework's student and teacher. Contracts share the first run."""
+
+    distiller: type[Distiller]
+    pair: Pair
+    config: list[dict[str, Any]]
+    options: Mapping[str, Any]
+
+    def make(self, student: Any, teacher: Any, trainer: Trainer, config: Any = None) -> Any:
+        """Return the distiller of a student, by default by the trial's own config_list."""
+        return self.distiller(student, self.config if config is None else config, teacher=teacher, trainer=trainer, **self.options)
+
+    @cached_property
+    def first(self) -> Run:
+        return self.run()
+
+    def run(self, start: Snapshot | None = None, config: Any = None, times: int = 1) -> Run:
+        """Train for twice `STEPS` steps, or from a snapshot on for the second half of them."""
+        student, teacher, trainer = self.pair()
+        found = Run(self.make(student, teacher, trainer, config), State.of(student), taught=[State.of(teacher)])
+        for _ in range(times):
+            found.distiller.compress()
+        adapter = trainable(adapter_for(student), self.distiller.name)
+        adapter.seed(0)
+        step = adapter.trainer(trainer.loss, trainer.optimizer, trainer.precision, trainer.accumulate)
+        batches = cycle(list(trainer.batches()))
+        try:
+            if start is None:
+                found.losses += [step(batch) for batch in islice(batches, STEPS)]
+                tensors = {name: array.copy() for name, array in adapter.tensors().items()}
+                found.halfway = Snapshot(tensors, adapter.numbers(), step.state())
+            else:
+                list(islice(batches, STEPS))
+                adapter.load_tensors(start.tensors)
+                adapter.set_numbers(start.numbers)
+                step.load_state(start.state)
+            found.losses += [step(batch) for batch in islice(batches, STEPS)]
+            found.terms = adapter.terms()
+        finally:
+            step.close()
+        found.distiller.unwrap_model()
+        found.after, found.left = State.of(student), adapter.terms()
+        found.taught.append(State.of(teacher))
+        return found
+
+
+def constructing_touches_nothing(trial: DistillTrial) -> None:
+    student, teacher, trainer = trial.pair()
+    before, taught = State.of(student), State.of(teacher)
+    trial.make(student, teacher, trainer)
+    State.of(student).require_same(before, "constructing the distiller")
+    State.of(teacher).require_same(taught, "constructing the distiller, on the teacher,")
+
+
+def the_student_trains_and_the_teacher_does_not(trial: DistillTrial) -> None:
+    first = trial.first
+    own = {name: value for name, value in first.terms.items() if name.startswith(f"{trial.distiller.name}.")}
+    require(bool(own), f"a training step reports {sorted(first.terms)}; a term {trial.distiller.name!r} is none of them.")
+    require(bool(np.isfinite([*first.losses, *own.values()]).all()), f"the losses {first.losses} with the terms {own} are not all finite.")
+    moved = any(not np.array_equal(array, first.before.tensors[name]) for name, array in first.after.tensors.items())  # type: ignore[union-attr]
+    require(moved, "training has not changed the student.")
+    first.taught[1].require_same(first.taught[0], "training, on the teacher,")
+
+
+def a_run_goes_on_from_its_state(trial: DistillTrial) -> None:
+    """Also with a config_list that has been JSON."""
+    again = trial.run(trial.first.halfway, config=json.loads(json.dumps(trial.config)))
+    _require_alike(again, trial.first, "a run that went on from the state of another, its config_list from JSON,")
+
+
+def applying_twice_is_applying_once(trial: DistillTrial) -> None:
+    again = trial.run(trial.first.halfway, times=2)
+    _require_alike(again, trial.first, "a run with the distiller applied twice")
+
+
+def _require_alike(found: Run, expected: Run, what: str) -> None:
+    losses = expected.losses[STEPS:]
+    alike = np.allclose(found.losses, losses, rtol=1e-4, atol=1e-6)
+    require(alike, f"{what} has the losses {found.losses}, not {losses}.")
+
+
+def unwrapping_gives_the_student_back(trial: DistillTrial) -> None:
+    first = trial.first
+    first.after.require_same(first.before, "unwrap_model()", numbers=False)  # type: ignore[union-attr]
+    require(not first.left, f"unwrap_model() leaves the terms {sorted(first.left)} on the student.")
+
+
+def an_exception_leaves_the_student_as_it_was(trial: DistillTrial) -> None:
+    student, teacher, trainer = trial.pair()
+    before = State.of(student)
+    distiller = trial.make(student, teacher, trainer)
+    own = distiller.objectives
+
+    def failing() -> Iterator[Any]:
+        yield from own()
+        raise _Deliberate
+
+    distiller.objectives = failing
+    try:
+        distiller.compress()
+    except _Deliberate:
+        State.of(student).require_same(before, "an exception in objectives()")
+
+
+DISTILLER_CONTRACTS: tuple[Callable[[DistillTrial], None], ...] = (
+    constructing_touches_nothing,
+    the_student_trains_and_the_teacher_does_not,
+    a_run_goes_on_from_its_state,
+    applying_twice_is_applying_once,
+    unwrapping_gives_the_student_back,
+    an_exception_leaves_the_student_as_it_was,
+)
