@@ -24,8 +24,8 @@ def hollow(func: Any, args: Sequence[Any]) -> Any:
 
 def _alike(args: Sequence[Any]) -> bool:
     """Tell whether all tensors are of one type and on one device; where they are not, the operation itself knows what to say."""
-    kinds = {(arg.dtype, arg.device) for arg in args if isinstance(arg, torch.Tensor)}
-    return len(kinds) == 1
+    first = args[0]
+    return all(arg.dtype == first.dtype and arg.device == first.device for arg in args if isinstance(arg, torch.Tensor))
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> Any:

@@ -20,7 +20,7 @@ _PYTHON = os.path.dirname(os.__file__) + os.sep
 #: Files of ours that hold models, which are a user's code like any other.
 _MODELS = tuple(_OURS + name for name in ("demo.py", "examples.py"))
 
-USER, LIBRARY, OURS = range(1, 4)
+USER, LIBRARY, OURS = range(3)
 
 
 class Places:
@@ -32,7 +32,7 @@ class Places:
     def __init__(self, model: nn.Module, until: CodeType) -> None:
         self._layers = {id(module): name for name, module in layers_of(model)}
         self._until = until
-        self._owners: dict[CodeType, int] = {}
+        self._kinds: dict[CodeType, tuple[int, bool]] = {}
         self._sources: dict[tuple[CodeType, int], Source] = {}
 
     def here(self) -> tuple[str, Source | None]:
@@ -41,12 +41,11 @@ class Places:
         source: Source | None = None
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not self._until and (layer is None or source is None):
-            code = frame.f_code
-            owner = self._owners.get(code) or self._owner(code)
-            if owner != OURS and layer is None:
+            owner, is_method = self._kinds.get(frame.f_code) or self._kind(frame.f_code)
+            if is_method and owner != OURS and layer is None:
                 layer = self._layer(frame)
             if owner == USER and source is None:
-                source = self._source(code, frame.f_lineno)
+                source = self._source(frame.f_code, frame.f_lineno)
             frame = frame.f_back
         return layer or "", source
 
@@ -56,22 +55,20 @@ class Places:
         while traceback is not None:
             frames.append((traceback.tb_frame, traceback.tb_lineno))
             traceback = traceback.tb_next
-        layer = next((name for frame, _ in reversed(frames) if (name := self._layer(frame)) is not None), "")
-        source = next((self._source(frame.f_code, line) for frame, line in reversed(frames) if self._owner(frame.f_code) == USER), None)
+        kinds = [self._kind(frame.f_code) for frame, _ in frames]
+        places = list(zip(frames, kinds, strict=True))[::-1]
+        layer = next((name for (frame, _), kind in places if kind[1] and (name := self._layer(frame)) is not None), "")
+        source = next((self._source(frame.f_code, line) for (frame, line), kind in places if kind[0] == USER), None)
         return layer, source
 
     def _layer(self, frame: FrameType) -> str | None:
-        names = frame.f_code.co_varnames
-        if not names or names[0] != "self":
-            return None
         # Until Python 3.13 the frame keeps this dict, and with it what its variables hold, until it is asked for again.
         return self._layers.get(id(frame.f_locals.get("self")))
 
-    def _owner(self, code: CodeType) -> int:
-        owner = self._owners.get(code)
-        if owner is None:
-            owner = self._owners[code] = _owner_of(code.co_filename)
-        return owner
+    def _kind(self, code: CodeType) -> tuple[int, bool]:
+        """Return whose code it is, and whether it is a method's."""
+        kind = self._kinds[code] = _owner_of(code.co_filename), code.co_varnames[:1] == ("self",)
+        return kind
 
     def _source(self, code: CodeType, line: int) -> Source:
         source = self._sources.get((code, line))

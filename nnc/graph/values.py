@@ -56,11 +56,11 @@ def pointwise(node: Node, values: Values) -> None:
 
 def _apply(function: Callable[..., Array], *vectors: Array) -> Array:
     """Evaluate a function where all the vectors are known, NaN elsewhere."""
-    known = ~np.isnan(np.stack(np.broadcast_arrays(*vectors))).any(axis=0)
+    vectors = np.broadcast_arrays(*vectors) if len(vectors) > 1 else vectors
+    known = ~np.logical_or.reduce([np.isnan(vector) for vector in vectors])
     result = np.full(known.shape, np.nan)
     if known.any():
-        parts = [np.broadcast_to(vector, known.shape)[known] for vector in vectors]
-        result[known] = np.asarray(function(*parts), np.float64)
+        result[known] = np.asarray(function(*(vector[known] for vector in vectors)), np.float64)
     return result
 
 
