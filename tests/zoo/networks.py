@@ -359,7 +359,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "packed-lstm": (lambda: Packed(nn.LSTM), lambda: noise(2, 6, 8)),
     "lstm-cell": (lambda: Stepped(nn.LSTMCell), lambda: noise(2, 6, 8)),
     "gru-cell": (lambda: Stepped(nn.GRUCell), lambda: noise(2, 6, 8)),
-    "encoder-decoder-lstm": (Translated, lambda: noise(6, 2, 8)),
+    "encoder-decoder-lstm": (Translated, lambda: noise(5, 2, 8)),
     "fused-qkv": (FusedHeads, lambda: noise(2, 6, 32)),
     "own-heads": (OwnHeads, lambda: noise(2, 6, 32)),
     "einsum-heads": (EinsumHeads, lambda: noise(4, 4, 32)),
