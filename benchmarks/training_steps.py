@@ -1,10 +1,12 @@
-"""What a torch training step costs with nnc on the model, beside the same step without: CPU seconds, by turns, in one process.
+"""What a training step costs with nnc on the model, beside the same step without: CPU seconds, by turns, in one process.
 
-    python -m benchmarks.training_steps                      LeNet, batch 32, and BERT-6L (384 wide), batch 8 x 64 tokens
+    python -m benchmarks.training_steps                      torch: LeNet, batch 32, and BERT-6L (384 wide), batch 8 x 64 tokens
     python -m benchmarks.training_steps --batch 32           BERT-6L at another batch size
+    python -m benchmarks.training_steps --keras              the same BERT in Keras, its steps compiled as in `fit`
 
 Rows: views that do nothing; 8-bit fake quantisation with a straight-through gradient of all weights, and of all inputs too; element
-masks; movement scores; a frozen teacher of the same size with MiniLM and soft targets. AdamW, float32, one thread.
+masks; movement scores; a frozen teacher of the same size with MiniLM and soft targets. Keras has the last two, with the plain step. AdamW,
+float32, one thread.
 """
 
 from __future__ import annotations
@@ -122,16 +124,59 @@ def rows(build: Callable[[int], tuple[nn.Module, dict[str, Any]]], batch: int) -
     return found
 
 
+MOVEMENT = {"algorithm": "movement", "sparsity": 0.5, "op_partial_names": ["transformer_layer"], "op_types": ["Linear"]}
+KERAS = {
+    "plain": None,
+    "movement, channels": [MOVEMENT],
+    "movement, elements": [{**MOVEMENT, "element": True}],
+    "MiniLM and kl": [{"algorithm": "kl", "temperature": 2}, {"algorithm": "minilm"}],
+}
+
+
+def keras_rows(batch: int) -> dict[str, Step]:
+    """Return a step of each row on keras_hub's BERT of the same sizes."""
+    import keras
+    import keras_hub
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    sizes = {"hidden_dim": 384, "num_layers": 6, "num_heads": 12, "intermediate_dim": 1536}
+    ids = np.random.default_rng(0).integers(0, 30000, (batch, LENGTH)).astype("int32")
+    inputs = {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": np.ones_like(ids)}
+    labels = np.arange(batch) % 2
+
+    def built() -> Any:
+        backbone = keras_hub.models.BertBackbone(vocabulary_size=30522, max_sequence_length=LENGTH, **sizes)
+        return keras_hub.models.BertTextClassifier(backbone, num_classes=2, preprocessor=None)
+
+    def made(config: Any) -> Step:
+        model = built()
+        if config is not None:
+            nnc.compress(model, config, inputs, teacher=built() if config[0]["algorithm"] == "kl" else None)
+        model.compile(keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return lambda: model.train_on_batch(inputs, labels)
+
+    return {name: made(config) for name, config in KERAS.items()}
+
+
+def show(name: str, batch: int, steps: dict[str, Step]) -> None:
+    seconds = medians_by_turns(list(steps.values()))
+    for row, taken in zip(steps, seconds, strict=True):
+        print(f"{name:6} batch {batch:3}  {row:26} {1e3 * taken:8.1f} ms  {taken / seconds[0]:.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, help="sentences in a batch of BERT-6L; LeNet is left out")
-    given = parser.parse_args().batch
+    parser.add_argument("--keras", action="store_true", help="BERT-6L in Keras")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    for build, batch in [(bert, given)] if given else [(lenet, 32), (bert, 8)]:
-        steps = rows(build, batch)
-        seconds = medians_by_turns(list(steps.values()))
-        for name, taken in zip(steps, seconds, strict=True):
-            print(f"{build.__name__:6} batch {batch:3}  {name:26} {1e3 * taken:8.1f} ms  {taken / seconds[0]:.3f}")
+    if given.keras:
+        show("keras", given.batch or 8, keras_rows(given.batch or 8))
+        return
+    for build, batch in [(bert, given.batch)] if given.batch else [(lenet, 32), (bert, 8)]:
+        show(build.__name__, batch, rows(build, batch))
 
 
 if __name__ == "__main__":
