@@ -4,8 +4,8 @@
     python benchmarks/speedup_vs_torch_pruning.py --only BERT-base --json
 
 CPU seconds are those of the whole process on one thread, without and with the proof that the small network computes what the masked one
-does; Torch-Pruning proves nothing. Where a network has attention, Torch-Pruning is given the recipe that it needs for heads. Each tool
-prunes each network in a process of its own, by turns, all in one run; read ratios, not milliseconds.
+does, for which both are run; Torch-Pruning proves nothing. Where a network has attention, Torch-Pruning is given the recipe that it needs
+for heads. Each tool prunes each network in a process of its own, by turns, all in one run; read ratios, not milliseconds.
 """
 
 from __future__ import annotations

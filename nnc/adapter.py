@@ -129,7 +129,8 @@ class Layer(Protocol):
 class Trace:
     """A recorded forward pass: its graph, and its outputs as arrays in the order of `graph.outputs`.
 
-    Which channels can leave follows from the graph alone. So an adapter may `compute` the outputs when they are first asked for.
+    Which channels can leave follows from the graph alone. So an adapter may `compute` the outputs when they are first asked for, on the
+    model as it is then; what `Adapter.trace` raises may come from there.
     """
 
     graph: Graph
