@@ -46,6 +46,18 @@ def ste_symmetric(x: Any, scale: Any, highest: int, ops: Ops) -> Any:
     return ops.with_gradient(forward, backward, x, scale)
 
 
+def covered(x: Any, scale: Any, ops: Ops) -> Any:
+    """Return `x` on a symmetric grid that covers all of it: nothing is clipped, so that every gradient passes."""
+
+    def forward(x: Any, scale: Any) -> tuple[Any, tuple[Any, ...]]:
+        return ops.levels(x, scale) * scale, ()
+
+    def backward(gradient: Any) -> tuple[Any, ...]:
+        return gradient, None
+
+    return ops.with_gradient(forward, backward, x, scale)
+
+
 def lsq(x: Any, scale: Any, low: int, high: int, factor: float, axes: Sequence[int] | None, ops: Ops) -> Any:
     """Return `x` on a symmetric grid whose scale learns. `factor` is the gradient scale 1 / sqrt(N * high).
 
@@ -60,7 +72,7 @@ def lsq(x: Any, scale: Any, low: int, high: int, factor: float, axes: Sequence[i
         return shown, (x, shown, scale)
 
     def backward(gradient: Any, x: Any, shown: Any, scale: Any) -> tuple[Any, ...]:
-        passed = ops.clip_gradient(gradient, x / scale, *inside)
+        passed = ops.clip_gradient_of_ratio(gradient, x, scale, *inside)
         return passed, ops.inner_difference(gradient, shown, passed, x, over) / scale * factor
 
     return ops.with_gradient(forward, backward, x, scale)

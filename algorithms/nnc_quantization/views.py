@@ -54,10 +54,11 @@ class ScaleOfMax(Quantised):
         axes = tuple(range(1, len(x.shape))) if self.per_channel else tuple(range(len(x.shape)))
         seen = ops.stop_gradient(x)
         largest = ops.maximum(ops.max(seen, axis=axes, keepdims=True), -ops.min(seen, axis=axes, keepdims=True))
-        if not isinstance(self.shrink, float) or self.shrink != 1.0:
+        clips = not isinstance(self.shrink, float) or self.shrink != 1.0
+        if clips:
             largest = largest * ops.asarray(np.asarray(self.shrink, np.float32))
         scale = ops.maximum(largest / self.highest, SMALLEST * ops.ones_like(largest))
-        return fake.ste_symmetric(x, scale, self.highest, ops)
+        return fake.ste_symmetric(x, scale, self.highest, ops) if clips else fake.covered(x, scale, ops)
 
     def _blocks(self, x: Any, ops: Ops) -> Any:
         out, width = (int(size) for size in x.shape[:2])

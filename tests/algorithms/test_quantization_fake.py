@@ -194,3 +194,14 @@ def test_a_binary_weight_is_a_sign_whose_gradient_ends_at_one():
 
     assert found.tolist() == [-1, -1, 1, 1, 1]
     assert by_x.tolist() == [0, 2, 3, 4, 0]
+
+
+def test_a_grid_that_covers_everything_is_that_of_ste_and_passes_every_gradient():
+    x, g = np.array([[-1.0, 0.3, 0.7], [0.0, 0.0, 0.0]], np.float32), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
+    scale = np.array([[1 / 7], [1e-8]], np.float32)
+
+    found, (by_x, _) = on_both(lambda ops, x, s: fake.covered(x, s, ops), g, x, scale)
+    expected, (same, _) = on_both(lambda ops, x, s: fake.ste_symmetric(x, s, 7, ops), g, x, scale)
+
+    assert np.array_equal(found, expected)
+    assert np.array_equal(by_x, g) and np.array_equal(same, g)
