@@ -1,7 +1,5 @@
 """Real architectures, pruned by half and shrunk: each is exact, each is smaller, none is left as it was."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
