@@ -76,7 +76,7 @@ class Keras:
         import keras_hub
 
         keras.utils.set_random_seed(width + layers)
-        sizes = {"hidden_dim": width, "num_layers": layers, "num_heads": heads, "intermediate_dim": 32}
+        sizes = {"hidden_dim": width, "num_layers": layers, "num_heads": heads, "intermediate_dim": 32, "name": "bert_backbone"}
         backbone = keras_hub.models.BertBackbone(vocabulary_size=WORDS, max_sequence_length=LENGTH, dropout=0.0, **sizes)
         model = keras_hub.models.BertTextClassifier(backbone, num_classes=classes, preprocessor=None, dropout=0.0)
         for weight in model.weights:
