@@ -81,10 +81,9 @@ def _zeros(model: ModelProto) -> set[str]:
     """Return the names of what is zero in the file: stored so, or made from a zero by giving it a shape."""
     found = {name for name, tensor in held(model) if not numbers(tensor).any()}
     for node in model.graph.node:
-        made = attributes(node).get("value") if node.op_type == "ConstantOfShape" else None
-        if node.op_type == "ConstantOfShape" and (made is None or not numbers(made).any()):
-            found.update(node.output)
-        elif node.op_type in _SHAPING and node.input[0] in found:
+        made = attributes(node).get("value")
+        zero = node.op_type == "ConstantOfShape" and (made is None or not numbers(made).any())
+        if zero or (node.op_type in _SHAPING and node.input[0] in found):
             found.update(node.output)
     return found
 
