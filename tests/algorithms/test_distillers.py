@@ -13,8 +13,6 @@ from nnc_distillation import KL
 from tests.algorithms.distillation_models import BATCH, CLASSES, MODELS, tokens
 
 DISTILLERS = [each.cls for each in registry().algorithms if each.cls.kind == "distill"]
-#: Keras compiles a step for each run: on it the methods beside one of each kind are tried where there is time.
-QUICK = ("kl", "mse_hidden_states", "minilm")
 
 
 def pair(framework, width=24):
@@ -38,7 +36,7 @@ def pair(framework, width=24):
 @pytest.mark.parametrize(
     ("distiller", "framework"),
     [
-        pytest.param(cls, framework, marks=[pytest.mark.slow] if framework == "keras" and cls.name not in QUICK else [])
+        pytest.param(cls, framework, marks=[pytest.mark.slow] if framework == "keras" else [])  # it compiles a step for each run
         for cls in DISTILLERS
         for framework in MODELS
     ],
