@@ -73,11 +73,19 @@ def _biases(reader: Reader, name: str, side: int) -> tuple[Tensor | None, Tensor
 
 def _state(reader: Reader, name: str, side: int) -> Tensor | None:
     """Return what a direction starts from; zeros that the file fixes are what it starts from anyway."""
-    fixed = reader.static(name) if name else None
-    if not name or (fixed is not None and not fixed.any()):
+    if not name or _zero(reader, name):
         return None
     state = reader.tensor(name)
     return reader.step("select", state, state.shape[1:], axis=0, index=side)
+
+
+def _zero(reader: Reader, name: str) -> bool:
+    """Tell whether the file fixes a tensor, by operations or stored as floats, and all of it is zero."""
+    fixed = reader.static(name)
+    if fixed is None:
+        stored = reader.tensor(name).data
+        fixed = None if stored is None else stored()
+    return fixed is not None and not fixed.any()
 
 
 READINGS: dict[str, Reading] = dict.fromkeys(_CELLS, recurrent)
