@@ -6,15 +6,8 @@ from collections.abc import Callable
 
 from nnc.algorithm import Quantizer
 from nnc.hookspecs import hookimpl
-from nnc_quantization.quantizers import (
-    BNNQuantizer,
-    DoReFaQuantizer,
-    LSQPlusQuantizer,
-    LSQQuantizer,
-    PACTQuantizer,
-    PTQQuantizer,
-    STEQuantizer,
-)
+from nnc_quantization.qat import BNNQuantizer, DoReFaQuantizer, LSQPlusQuantizer, LSQQuantizer, PACTQuantizer, STEQuantizer
+from nnc_quantization.quantizers import PTQQuantizer
 from nnc_quantization.search import search
 
 __all__ = [
