@@ -156,20 +156,42 @@ relu relu6 gelu silu mish sigmoid tanh hardtanh hardswish hardsigmoid leaky_relu
 log_sigmoid_forward threshold neg abs sign exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal erf erfc sin cos tan asin acos
 atan sinh cosh asinh acosh atanh floor ceil round trunc frac clamp clamp_min clamp_max nan_to_num zeros_like ones_like full_like logit
 isnan isinf isfinite logical_not bitwise_not"""
-_COMPARED = """
-eq ne lt le gt ge maximum minimum fmod remainder atan2 logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor
-floor_divide fmax fmin"""
+#: Operations of two operands, and what computes the same on arrays.
+_COMPARED: dict[str, Callable[[Any, Any], Any]] = {
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "fmax": np.fmax,
+    "fmin": np.fmin,
+    "fmod": np.fmod,
+    "remainder": np.remainder,
+    "floor_divide": np.floor_divide,
+    "atan2": np.arctan2,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+}
+
+
+def _prelu(x: Array, slope: Array) -> Array:
+    return np.where(x > 0, x, slope * x)
+
 
 _NAMED: dict[str, Callable[[Call], bool | None]] = {
     **dict.fromkeys(_SAME, identity),
     **dict.fromkeys(_UNARY.split(), pointwise),
-    **{name: binary("other") for name in _COMPARED.split()},
+    **{name: binary("other", compute) for name, compute in _COMPARED.items()},
+    **{name: binary("other") for name in ("bitwise_and", "bitwise_or", "bitwise_xor")},
     "add": binary("add", np.add),
     "sub": binary("sub", np.subtract),
     "mul": binary("mul", np.multiply),
     "div": binary("div", np.divide),
-    "prelu": binary("other"),
-    "_prelu_kernel": binary("other"),
+    **dict.fromkeys(("prelu", "_prelu_kernel"), binary("other", _prelu)),
     "rsub": reverse_subtract,
     "where": where,
     "masked_fill": where,
