@@ -70,8 +70,10 @@ def _follow_recurrent(model: ModelProto, layers: Mapping[str, OnnxLayer]) -> Non
     zeros = _zeros(model)
     for layer in layers.values():
         slot = layer.slots.get("recurrent_weight")
-        for node in (model.graph.node[number] for number in layer.nodes if slot is not None):
-            set_attribute(node, "hidden_size", int(layer.tensors[slot.tensor].dims[-1]))  # type: ignore[union-attr]
+        if slot is None:
+            continue
+        for node in (model.graph.node[number] for number in layer.nodes):
+            set_attribute(node, "hidden_size", int(layer.tensors[slot.tensor].dims[-1]))
             for place in range(5, len(node.input)):
                 if node.input[place] in zeros:
                     node.input[place] = ""

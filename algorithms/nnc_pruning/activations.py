@@ -6,6 +6,7 @@ mean_activation    the mean                           weak channels leave
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,9 +54,9 @@ class _AfterActivation(ActivationPruner):
         channels = np.moveaxis(values, after.channel_axis, -1)
         self._mean.add(layer.name, self.worth(channels.reshape(-1, channels.shape[-1])))
 
+    @abstractmethod
     def worth(self, activations: Array) -> Array:
         """Return what each channel is worth on one batch, `(channels,)`, from its activations `(samples, channels)`."""
-        raise NotImplementedError
 
     def score(self, layer: Layer) -> Any:
         """Return the worth of each output channel, mean over the batches, `(out,)`."""

@@ -106,3 +106,13 @@ class Small(Objective):
 
     def terms(self, seen, ops):
         return {"l1": self.weight * ops.sum(ops.abs(seen.student[self.site]))}
+
+
+def numpy_forward(weights, x):
+    hidden = np.maximum(x @ weights[0] + weights[1], 0)
+    return hidden, hidden @ weights[2] + weights[3]
+
+
+def alike(model, weights, tolerance=1e-5):
+    for mine, expected in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=tolerance, atol=tolerance)

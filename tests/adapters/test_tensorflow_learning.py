@@ -11,7 +11,7 @@ from nnc.objective import Objective
 from nnc.views import Learning, Site, Variable
 from nnc_tensorflow.adapter import TensorFlowAdapter
 from tests.adapters.tensorflow_nets import channel_masks, images
-from tests.adapters.tensorflow_views import OUTPUT, Match, Scaled, Small, small
+from tests.adapters.tensorflow_views import OUTPUT, Match, Scaled, Small, alike, numpy_forward, small
 
 A = Site("a", "weight")
 HIDDEN = Site("a", "output")
@@ -30,16 +30,6 @@ def give_adapter(model):
 @pytest.fixture(name="teacher")
 def give_teacher():
     return small(seed=5)
-
-
-def numpy_forward(weights, x):
-    hidden = np.maximum(x @ weights[0] + weights[1], 0)
-    return hidden, hidden @ weights[2] + weights[3]
-
-
-def alike(model, weights, tolerance=1e-5):
-    for mine, expected in zip(model.get_weights(), weights, strict=True):
-        np.testing.assert_allclose(mine, expected, rtol=tolerance, atol=tolerance)
 
 
 def test_a_trained_variable_moves_as_sgd_says(model, adapter):

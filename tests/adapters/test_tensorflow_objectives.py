@@ -12,7 +12,7 @@ from nnc.views import Site
 from nnc_tensorflow.adapter import TensorFlowAdapter
 from nnc_tensorflow.examples import randomise
 from tests.adapters.tensorflow_nets import Residual, built, images
-from tests.adapters.tensorflow_views import OUTPUT, Match, Small, Untold, small
+from tests.adapters.tensorflow_views import OUTPUT, Match, Small, Untold, alike, numpy_forward, small
 
 A = Site("a", "weight")
 HIDDEN = Site("a", "output")
@@ -31,16 +31,6 @@ def give_adapter(model):
 @pytest.fixture(name="teacher")
 def give_teacher():
     return small(seed=5)
-
-
-def numpy_forward(weights, x):
-    hidden = np.maximum(x @ weights[0] + weights[1], 0)
-    return hidden, hidden @ weights[2] + weights[3]
-
-
-def alike(model, weights, tolerance=1e-5):
-    for mine, expected in zip(model.get_weights(), weights, strict=True):
-        np.testing.assert_allclose(mine, expected, rtol=tolerance, atol=tolerance)
 
 
 def test_the_terms_of_fit_are_those_worked_out_by_hand(model, adapter, teacher):
