@@ -247,8 +247,12 @@ Numbers = dict[tuple[str, str], dict[str, Array]]
 class TrainableAdapter(Adapter, Protocol):
     """An adapter of a framework that trains. A model that was never instrumented is untouched by all of this."""
 
-    def forward(self, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:
+    def forward(
+        self, batch: Any, sites: Collection[Site] = (), training: bool = False, through: Callable[..., Any] | None = None
+    ) -> tuple[Any, dict[Site, Any]]:
         """Run one batch (a tensor, a tuple of them, or a dict of names) eagerly and without gradients.
+
+        `through(model, batch)` runs the model instead, on a batch of whatever form; what it returns are then the outputs.
 
         Return the model's outputs as the framework gives them, and what passed each of `sites`, as the framework's tensors in its
         own layout. Of a layer that runs more than once it is what passed last. Raises `ConfigError` for a batch that the model

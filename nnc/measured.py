@@ -18,7 +18,7 @@ from nnc.adapter import Layer, TrainableAdapter
 from nnc.algorithm import Pruner
 from nnc.errors import ConfigError, TrainingError
 from nnc.instruments import trainable
-from nnc.trainer import Trainer, inputs_and_targets
+from nnc.trainer import Trainer
 from nnc.views import Site
 from nnc_schemas.learned import MeasuredSpec
 
@@ -64,7 +64,7 @@ class ActivationPruner(MeasuringPruner):
         sites = {name: tuple(self.sites(layer)) for name, layer in self.layers.items()}
         every = tuple(dict.fromkeys(site for mine in sites.values() for site in mine))
         for batch in self.batches():
-            _, seen = adapter.forward(inputs_and_targets(batch)[0], every)
+            _, seen = adapter.forward(self.source.given(batch), every, through=self.source.through)
             for name, layer in self.layers.items():
                 self.observe(layer, {site: seen[site] for site in sites[name]})
 

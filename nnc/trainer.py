@@ -110,6 +110,15 @@ class Trainer:
         """Return the loss of one batch as a scalar tensor: what gradients are taken of, without a step of the optimizer."""
         return trainable(adapter_for(model), "a loss").batch_loss(self.loss, batch)
 
+    @property
+    def through(self) -> Callable[..., Any] | None:
+        """The loss where it runs the model itself, `f(model, batch)`: only it knows what of a batch the model is given."""
+        return self.loss if self.loss is not None and calls_model(self.loss) else None
+
+    def given(self, batch: Any) -> Any:
+        """Return what of a batch `adapter.forward(..., through=self.through)` is to run: all of it where the loss runs the model."""
+        return inputs_and_targets(batch)[0] if self.through is None else batch
+
     def train(
         self,
         model: Any,

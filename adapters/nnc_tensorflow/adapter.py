@@ -124,8 +124,10 @@ class TensorFlowAdapter:
         """Return the model that `blueprint` describes, with fresh weights. Runs no code that the data may hold."""
         return storage.rebuild(blueprint)
 
-    def forward(self, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:
-        return forward_pass(self.model, batch, sites, training)
+    def forward(
+        self, batch: Any, sites: Collection[Site] = (), training: bool = False, through: Callable[..., Any] | None = None
+    ) -> tuple[Any, dict[Site, Any]]:
+        return forward_pass(self.model, batch, sites, training, through)
 
     def gradients(self, loss: Callable[..., Any], sites: Collection[Site], *batch: Any) -> tuple[float, dict[Site, Any]]:
         return gradients_of(self.model, loss, sites, batch)

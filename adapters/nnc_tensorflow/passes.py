@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -22,13 +23,18 @@ from nnc_tensorflow.trace import failure
 from nnc_tensorflow.views import layer_at, slot_at
 
 
-def forward_pass(model: keras.Layer, batch: Any, sites: Collection[Site], training: bool) -> tuple[Any, dict[Site, Any]]:
+def forward_pass(
+    model: keras.Layer, batch: Any, sites: Collection[Site], training: bool, through: Callable[..., Any] | None = None
+) -> tuple[Any, dict[Site, Any]]:
     """Return the outputs of one pass without gradients, and what passed `sites`; a parameter is the one that was read.
 
     Raises `ConfigError` where the model rejects the batch, or does not reach a site.
     """
     layers = named_layers(model)
-    call, tensors = caller(model, batch, training, "batch"), tensors_of(batch, "batch")
+    if through is None:
+        call, tensors, form = caller(model, batch, training, "batch"), tensors_of(batch, "batch"), form_of(batch)
+    else:
+        call, tensors, form = partial(through, model), [tensors_in(batch)], through
 
     def run(*tensors: Any) -> tuple[Any, list[Any]]:
         record = Record()
@@ -37,11 +43,11 @@ def forward_pass(model: keras.Layer, batch: Any, sites: Collection[Site], traini
         return outputs, [record.last(site) for site in sites]
 
     try:
-        outputs, seen = often(model, (form_of(batch), tuple(sites), training), run)(*tensors)
+        outputs, seen = often(model, (form, tuple(sites), training), run)(*tensors)
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(str(failure(error, tensors))) from error
+        raise ConfigError(str(failure(error, tf.nest.flatten(tensors)))) from error
     return outputs, {site: _canonical(layers, site, each) for site, each in zip(sites, seen, strict=True)}
 
 

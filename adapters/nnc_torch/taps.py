@@ -61,18 +61,21 @@ def tapped(model: nn.Module, sites: Collection[Site], see: Callable[[Site, torch
             handle.remove()
 
 
-def forward(model: nn.Module, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:
+def forward(
+    model: nn.Module, batch: Any, sites: Collection[Site] = (), training: bool = False, through: Callable[..., Any] | None = None
+) -> tuple[Any, dict[Site, Any]]:
     """Return the outputs of one batch, and what passed each site; parameters as the model sees them."""
     found: dict[Site, torch.Tensor] = {}
 
     def see(site: Site, tensor: torch.Tensor) -> None:
         found[site] = tensor.detach().clone() if site.layer else tensor.detach()
 
-    args, kwargs = arguments(model, placed(batch, device_of(model)))
+    given = placed(batch, device_of(model))
+    args, kwargs = ((), {}) if through is not None else arguments(model, given)
     modules = check_sites(model, sites)
     passing = [site for site in sites if not site.is_parameter]
     with in_mode(model, training), torch.no_grad(), tapped(model, passing, see):
-        outputs = model(*args, **kwargs)
+        outputs = model(*args, **kwargs) if through is None else through(model, given)
         require_reached(passing, found)
         shown = {site: _shown(modules[site.layer], site) for site in sites if site.is_parameter}
     return outputs, {site: found[site] if site in found else shown[site] for site in sites}

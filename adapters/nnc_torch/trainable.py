@@ -25,8 +25,10 @@ class Trainable:
 
     model: nn.Module
 
-    def forward(self, batch: Any, sites: Collection[Site] = (), training: bool = False) -> tuple[Any, dict[Site, Any]]:
-        return taps.forward(self.model, batch, sites, training)
+    def forward(
+        self, batch: Any, sites: Collection[Site] = (), training: bool = False, through: Callable[..., Any] | None = None
+    ) -> tuple[Any, dict[Site, Any]]:
+        return taps.forward(self.model, batch, sites, training, through)
 
     def gradients(self, loss: Callable[..., Any], sites: Collection[Site], *batch: Any) -> tuple[float, dict[Site, Any]]:
         return taps.gradients(self.model, loss, sites, batch)

@@ -6,7 +6,7 @@ Ranges can be written to a file and read again, so that a long calibration is ma
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,15 @@ from nnc_quantization.observers import Observer
 Ranges = dict[Site, tuple[float, float]]
 
 
-def measure(adapter: TrainableAdapter, batches: Iterable[Any], observers: Mapping[Site, Observer]) -> Ranges:
+#: `f(model, batch)` that runs the model; None where the model is given the batch as it is.
+Through = Callable[..., Any] | None
+
+
+def measure(adapter: TrainableAdapter, batches: Iterable[Any], observers: Mapping[Site, Observer], through: Through = None) -> Ranges:
     """Run the batches and return what the observers saw. Raises `ConfigError` for data that is empty or not finite."""
     count = 0
     for count, batch in enumerate(batches, 1):
-        seen = passed(adapter, batch, tuple(observers), count)
+        seen = passed(adapter, batch, tuple(observers), count, through)
         for site, observer in observers.items():
             try:
                 observer.observe(to_numpy(seen[site]))
@@ -36,10 +40,10 @@ def measure(adapter: TrainableAdapter, batches: Iterable[Any], observers: Mappin
     return {site: observer.range() for site, observer in observers.items()}
 
 
-def passed(adapter: TrainableAdapter, batch: Any, sites: Sequence[Site], number: int) -> dict[Site, Any]:
+def passed(adapter: TrainableAdapter, batch: Any, sites: Sequence[Site], number: int, through: Through = None) -> dict[Site, Any]:
     """Return what passes the sites on one batch. Raises `ConfigError` where the model does not run on it."""
     try:
-        return adapter.forward(batch, sites)[1]
+        return adapter.forward(batch, sites, through=through)[1]
     except ConfigError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:

@@ -22,7 +22,7 @@ from nnc.graph.ir import Array, Graph, Node
 from nnc.grid import Grid
 from nnc.views import Site
 from nnc_quantization import balance
-from nnc_quantization.calibration import passed
+from nnc_quantization.calibration import Through, passed
 from nnc_quantization.rounding import adaround, gptq
 from nnc_schemas.quantize import PTQSpec
 
@@ -59,6 +59,7 @@ class Improvement:
     layers: Mapping[str, Layer]
     entries: Mapping[str, PTQSpec]
     graph: Graph
+    through: Through = None
     weights: dict[Site, Array] = field(default_factory=dict)
     scales: dict[str, Array] = field(default_factory=dict)
 
@@ -97,7 +98,7 @@ class Improvement:
         sites = [Site(name, "input") for name in seen]
         number = 0
         for number, batch in enumerate(batches if seen else (), 1):
-            found = passed(self.adapter, batch, sites, number)
+            found = passed(self.adapter, batch, sites, number, self.through)
             for name, statistics in seen.items():
                 statistics.see(_rows(to_numpy(found[Site(name, "input")]), self.nodes[name]))
         if seen and not number:

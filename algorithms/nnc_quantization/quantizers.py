@@ -22,9 +22,8 @@ from nnc.grid import Grids
 from nnc.instruments import trainable
 from nnc.masks import unmasked
 from nnc.select import resolve
-from nnc.trainer import inputs_and_targets
 from nnc.views import Learning, Site
-from nnc_quantization.calibration import Ranges, measure, read_ranges, write_ranges
+from nnc_quantization.calibration import Ranges, Through, measure, read_ranges, write_ranges
 from nnc_quantization.improve import Improvement
 from nnc_quantization.observers import OBSERVERS, Observer
 from nnc_quantization.structure import Structure, structure_of
@@ -83,7 +82,8 @@ class CalibratedQuantizer(Quantizer):
         observers = self._observers()
         if observers:
             adapter = trainable(self.adapter, self.name)
-            measured = measure(adapter, self._batches() if batches is None else batches, dict(observers.values()))
+            given, through = (self._batches(), self._through) if batches is None else (batches, None)
+            measured = measure(adapter, given, dict(observers.values()), through)
             self.ranges = {site: measured[first] for site, (first, _) in observers.items()}
         else:
             self.ranges = {}
@@ -221,8 +221,11 @@ class CalibratedQuantizer(Quantizer):
             yield self.example_inputs
             return
         steps = max(self._entry(name).calib_steps for name in self.layers)
-        for batch in islice(self.trainer.batches(), steps):
-            yield inputs_and_targets(batch)[0]
+        yield from map(self.trainer.given, islice(self.trainer.batches(), steps))
+
+    @property
+    def _through(self) -> Through:
+        return None if self.trainer is None else self.trainer.through
 
 
 class PTQQuantizer(CalibratedQuantizer):
@@ -245,11 +248,18 @@ class PTQQuantizer(CalibratedQuantizer):
         if not entries:
             return {}
         with unmasked(self.adapter):
-            graph = self.adapter.structure(next(iter(self._batches())) if self.example_inputs is None else self.example_inputs)
-        better = Improvement(trainable(self.adapter, self.name), self.layers, entries, graph)
+            graph = self.adapter.structure(self._example())
+        better = Improvement(trainable(self.adapter, self.name), self.layers, entries, graph, self._through)
         better.run(self._batches(), {name: self._bits(name, "weight") for name in entries}, self._corrects)
         self._scales, self._made = better.scales, None
         return better.weights
+
+    def _example(self) -> Any:
+        if self.example_inputs is not None:
+            return self.example_inputs
+        if self._through is not None:
+            raise ConfigError(f"{self.name}: what the entry asks for is found by running the model; pass example_inputs=.")
+        return next(self._batches())
 
     def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
         new = super().moved(model, example_inputs, grids)
