@@ -63,6 +63,7 @@ def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, shapes_only: 
             outputs = list(tensors_in(_call(model, args, kwargs)))
         graph.epsilon = _epsilon([*model.parameters(), *outputs])
         graph.outputs = [values.read(tensor) for tensor in outputs]
+        graph.lasting = [*recorder.looked, *values.written_outside()]
     return graph, recorder.looked
 
 

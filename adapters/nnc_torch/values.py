@@ -83,6 +83,12 @@ class Values:
             slot.shared.writes.append(value)
             slot.seen = len(slot.shared.writes)
 
+    def written_outside(self) -> list[Tensor]:
+        """Return what was written into tensors that were there before the recording, as a buffer that counts."""
+        slots = self._outside.values()
+        whole = [slot.value for slot in slots if slot.value is not None and slot.value.role == "value"]
+        return whole + [value for slot in slots if slot.shared is not None for value in slot.shared.writes]
+
     def read(self, tensor: torch.Tensor) -> Tensor:
         """Return the value that a tensor holds now."""
         slot = self.slot(tensor)

@@ -34,8 +34,11 @@ class Contraction:
 
 
 def contractions(graph: Graph, values: Values) -> Iterator[Contraction]:
-    """Yield every axis of the graph that some operation sums over."""
-    for node in graph.nodes:
+    """Yield every axis of the graph that some operation sums over.
+
+    A layer whose result is not used demands nothing: its weights are cut like those of any other, and what it computes is nobody's concern.
+    """
+    for node in graph.effective():
         find = FIND.get(node.kind)
         if find is not None:
             yield from find(node, values)

@@ -113,6 +113,20 @@ class Graph:
     numbers: dict[str, dict[str, int]] = field(default_factory=dict)
     #: The relative precision of the coarsest floats that the pass computed with (2 ** -23 for float32); 0 where that is not known.
     epsilon: float = 0.0
+    #: What else the pass made that lasts: a buffer that was written, numbers that the model's code looked at.
+    lasting: list[Tensor] = field(default_factory=list)
+
+    def effective(self) -> list[Node]:
+        """Return the nodes whose results reach an output, or last, in their order; what an unknown operation reads counts too.
+
+        All of them where no output is noted.
+        """
+        reached, found = {*self.outputs, *self.lasting}, []
+        for node in reversed(self.nodes):
+            if not self.outputs or node.kind == "unknown" or not reached.isdisjoint(node.outputs):
+                reached.update(tensor for tensor in node.inputs if tensor is not None)
+                found.append(node)
+        return found[::-1]
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the parameters that the pass read, by path, in the order of their first use."""

@@ -192,3 +192,21 @@ def test_a_batch_norm_without_scale_has_its_mean_masked():
     kept = groups.kept({0: np.array([True, False, False, False])})
 
     assert sorted(kept) == ["first.bias", "first.weight", "norm.bias", "norm.running_mean"]
+
+
+def test_a_layer_whose_result_is_not_used_is_offered_nothing_and_needs_nothing():
+    p = Pencil()
+    x = p.linear(p.input(2, 5), "first", 6)
+    p.linear(p.linear(x, "unused", 4), "unused too", 3)
+    p.output(p.linear(p.split(x, 3, 3)[0], "last", 2))
+
+    assert by_layers(Groups(p.graph)) == {("first",): 3}  # what only unused layers read is summed by nobody
+
+
+def test_a_result_that_lasts_is_used():
+    p = Pencil()
+    x = p.linear(p.input(2, 5), "first", 6)
+    p.output(p.linear(p.split(x, 3, 3)[0], "last", 2))
+    p.graph.lasting.append(p.linear(x, "state", 4))
+
+    assert [len(shared.classes) for shared in Groups(p.graph).shared] == [3, 3]
