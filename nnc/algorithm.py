@@ -165,6 +165,12 @@ class Quantizer(Algorithm):
     def grids(self) -> Grids:
         """Return the grids that the model is seen on now, for `nnc.export`; read while the views are on the model."""
 
+    def calibrate(self, batches: Any = None) -> Any:
+        """Measure what grids are chosen by, on batches of inputs or by default the trainer's; the next `views` stand on that.
+
+        The model is then seen through no views. A quantizer that measures nothing need not have it.
+        """
+
     @abstractmethod
     def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
         """Return this algorithm for the model that `nnc.ModelSpeedup` made of its own; `grids` are those that it had there."""

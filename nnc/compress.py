@@ -134,6 +134,23 @@ class Compressed:
         """The algorithms that quantise `.model`."""
         return tuple(one for one in self.algorithms if isinstance(one, Quantizer))
 
+    def calibrate(self, batches: Any = None) -> None:
+        """Measure the ranges of activations of `.model` again, the small one after `speedup()`, and see it on grids of these.
+
+        `batches` are of inputs; by default the trainer's first `calib_steps`. Scales that have learned begin again. Raises `ConfigError`
+        where nothing quantises the model, or before `finish()` where another algorithm is still on it.
+        """
+        if not self.quantizers:
+            raise ConfigError("calibrate(): nothing quantises this model; name an algorithm such as ptq or qat_ste in its config.")
+        if len(self.quantizers) < len(self.algorithms):
+            names = ", ".join(one.name for one in self.algorithms if one.kind != "quantize")
+            raise ConfigError(f"calibrate(): {names} is still on this model; call finish() or speedup() first.")
+        adapter = adapter_for(self.model)
+        with plain_views(adapter):
+            for one in self.quantizers:
+                one.calibrate(batches)
+            attach(adapter, self.quantizers)
+
     def export(self, path: str | PathLike[str], *, format: str = "onnx", **options: Any) -> ExportResult:
         """Write `.model` to a file, quantised as it is now, and compare the file with it; see `nnc.export`."""
         from nnc.export import export

@@ -5,6 +5,7 @@ result = nnc.run(model, "bert.yaml", trainer=trainer, example_inputs=inputs, fol
 runs/bert/stages.json          the recipe, and what each finished stage came to
 runs/bert/attention            the model after the stage "attention", as nnc.save writes it
 runs/bert/ffn.rounds           the rounds of a stage with a schedule (rounds.py)
+runs/bert/small.onnx           the file of a stage with `export: small.onnx`
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 from nnc.adapter import Adapter
 from nnc.compress import compress, untouched
 from nnc.errors import ConfigError, StorageError
+from nnc.export import export
 from nnc.heads import removed_heads
-from nnc.instruments import detach
+from nnc.instruments import detach, off
 from nnc.recipe import read_file, spec_of
 from nnc.registry import adapter_for
 from nnc.rounds import ScheduledPruner
@@ -33,6 +35,7 @@ from nnc_schemas import SpecError, Stage, parse_stages
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from nnc.export import ExportResult
     from nnc.trainer import Trainer
 
 _INDEX = "stages.json"
@@ -93,10 +96,11 @@ def run(
     for stage in stages[len(finished) :]:
         began = perf_counter()
         before = adapter_for(model).plans()
-        model = _stage(stage, model, start, trainer, example_inputs, where)
+        model = _stage(stage, model, start, trainer, example_inputs, where, say)
         heads = tuple(line for plan in adapter_for(model).plans()[len(before) :] for line in removed_heads(plan))
         metric = trainer.evaluate(model)
         save(model, where / stage.name)
+        off(adapter_for(model))  # grids are in the file; the next stage begins with the float model, as after a kill
         done = Finished(stage.name, metric, _parameters(adapter_for(model)), perf_counter() - began, heads)
         finished.append(done)
         _write(where / _INDEX, {"recipe": described, "finished": [asdict(one) for one in finished]})
@@ -105,15 +109,18 @@ def run(
     return RunResult(model, tuple(finished))
 
 
-def _stage(stage: Stage, model: Any, start: Any, trainer: Trainer, example_inputs: Any, where: Path) -> Any:
-    """Do one stage and return its model, without views or objectives."""
+def _stage(stage: Stage, model: Any, start: Any, trainer: Trainer, example_inputs: Any, where: Path, say: Any) -> Any:
+    """Do one stage and return its model, without objectives, and without views but those of quantizers; write its file."""
     lasting = copy(trainer)
     if stage.train is not None:
         lasting.steps, lasting.epochs = stage.train.steps, stage.train.epochs or 1
-    if stage.schedule is not None:
-        return _in_rounds(stage, model, lasting, example_inputs, where)
-    if not stage.config_list:
-        lasting.train(model, label=stage.name)
+    if stage.schedule is not None or not stage.config_list:
+        if stage.schedule is not None:
+            model = _in_rounds(stage, model, lasting, example_inputs, where)
+        else:
+            lasting.train(model, label=stage.name)
+        if stage.export is not None:
+            say(_written(stage, export(model, where / stage.export, example_inputs)))
         return model
     teacher = None
     if stage.teacher is not None:
@@ -122,7 +129,21 @@ def _stage(stage: Stage, model: Any, start: Any, trainer: Trainer, example_input
     if stage.train is not None:
         lasting.train(model, label=stage.name)
     compressed.finish()
-    return compressed.speedup() if stage.speedup else model
+    if stage.speedup:
+        compressed.speedup()
+    if stage.calibrate:
+        compressed.calibrate()
+    if stage.export is not None:
+        say(_written(stage, compressed.export(where / stage.export, force=True)))  # what was trained is not lost for a slow file
+    return compressed.model
+
+
+def _written(stage: Stage, file: ExportResult) -> str:
+    """Return the line that says what the stage's file is."""
+    said = f"{stage.name}: {file.path.name}, {file.bytes / 1e6:.2f} MB"
+    if file.latency is not None and file.float_bytes is not None:
+        said += f", {file.bytes / file.float_bytes:.2f} of float, {file.latency.before / file.latency.after:.2f}x as fast in ONNX Runtime"
+    return said
 
 
 def _in_rounds(stage: Stage, model: Any, trainer: Trainer, example_inputs: Any, where: Path) -> Any:

@@ -59,6 +59,8 @@ class Stage(BaseModel):
     schedule: Rounds | None = Field(None, description="Prune in rounds.")
     teacher: StrictStr | None = Field(None, description="The stage whose model teaches; without it the stage's own first model.")
     speedup: StrictBool = Field(False, description="Whether what is masked leaves the model at the end of the stage.")
+    calibrate: StrictBool = Field(False, description="Whether quantizers then measure the ranges of activations again.")
+    export: StrictStr | None = Field(None, description="The .onnx file, in the run's folder, that the model is then written to.")
 
     @model_validator(mode="after")
     def _does_something(self) -> Stage:
@@ -66,4 +68,6 @@ class Stage(BaseModel):
             raise problem(f"the stage {self.name!r} does nothing: give config_list, train or both.")
         if self.schedule is not None and not self.config_list:
             raise problem(f"the stage {self.name!r} has a schedule and no config_list: there is nothing to prune.")
+        if self.calibrate and (not self.config_list or self.schedule is not None):
+            raise problem(f"the stage {self.name!r} calibrates, but no entry of its config_list quantises.")
         return self

@@ -75,6 +75,21 @@ def test_a_range_follows_the_batches_of_training_and_no_others(network):
     assert float(after) == pytest.approx((1 - 0.99**10) * largest, rel=1e-4)
 
 
+def test_ranges_are_measured_again_after_speedup_and_by_themselves(network):
+    config = [{"algorithm": "l1_norm", "op_names": ["c1"], "sparsity": 0.5}, {"algorithm": "qat_ste", "observer": "minmax"}]
+    c = nnc.compress(network.small(), config, network.images(4), trainer=network.trainer(batches(network)))
+    c.train(steps=2)
+    with pytest.raises(ConfigError, match=r"calibrate\(\): l1_norm is still on this model; call finish\(\) or speedup\(\) first"):
+        c.calibrate()
+    c.speedup()
+
+    c.calibrate([3 * network.images()])
+
+    numbers = adapter_for(c.model).numbers()["c1.input", "quantise"]
+    images = 3 * np.asarray(network.images())
+    assert (float(numbers["low"]), float(numbers["high"])) == pytest.approx((images.min(), images.max()), rel=1e-6)
+
+
 def test_a_calibration_is_read_from_the_file_that_it_was_written_to(network, tmp_path):
     from nnc_quantization import PTQQuantizer
 

@@ -114,3 +114,41 @@ def test_a_folder_of_another_recipe_is_refused(go):
 
     with pytest.raises(ConfigError, match=r"holds a run whose stages\[0\] is another one"):
         go([{"name": "fit", "train": {"steps": 3}}])
+
+
+CHAIN = {
+    "name": "small",
+    "config_list": [{"algorithm": "l1_norm", "op_names": ["first"], "sparsity": 0.5}, {"algorithm": "qat_ste"}, {"algorithm": "kl"}],
+    "train": {"steps": 4},
+    "speedup": True,
+    "calibrate": True,
+    "export": "small.onnx",
+}
+
+
+def test_pruning_quantising_and_distilling_in_one_stage_end_in_a_small_file(go, tmp_path):
+    onnx = pytest.importorskip("onnx")
+
+    result, said = go([CHAIN])
+
+    file = onnx.load(tmp_path / "run" / "small.onnx")
+    shapes = {tuple(tensor.dims) for tensor in file.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    assert widths(result.model) == {"first": (6, 8), "last": (2, 6)}
+    assert {frozenset(shape) for shape in shapes if len(shape) == 2} == {frozenset((6, 8)), frozenset((2, 6))}
+    assert said[0].startswith("small: small.onnx, ")
+    assert "as fast in ONNX Runtime" in said[0]
+
+
+def test_grids_end_with_their_stage(go):
+    result, _ = go([CHAIN])
+
+    exact = [to_numpy(layer.weight) for layer in nnc.layers(result.model) if layer.prunable]
+
+    assert all(len(np.unique(weight)) == weight.size for weight in exact)
+
+
+def test_a_stage_that_calibrates_without_a_quantizer_is_refused(go):
+    with pytest.raises(ConfigError, match="'small' calibrates, but no entry of its config_list quantises"):
+        go([{"name": "small", "train": {"steps": 1}, "calibrate": True}])
+    with pytest.raises(ConfigError, match=r"calibrate\(\): nothing quantises this model"):
+        go([{**CHAIN, "config_list": CHAIN["config_list"][:1]}])
