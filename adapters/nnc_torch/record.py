@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnc.graph.ir import Array, Node, Source, Tensor, constant
-from nnc_torch.hollow import hollow
+from nnc_torch.hollow import Hollow
 from nnc_torch.inference import tensors_in, to_numpy
 from nnc_torch.literals import Literals
 from nnc_torch.looking import looked_at, looks
@@ -134,7 +134,7 @@ class Call:
         outputs = tuple(other_like(tensor) for tensor in given)
         # x.item() gives a Python number: in the graph, a value that nobody reads.
         self.values.graph.nodes.append(self._node("unknown", inputs, outputs or (Tensor(()),), None, {}))
-        written = self._tensors_written()
+        written = self.written()
         for tensor, value in zip(given, outputs, strict=True):
             if not any(tensor is target for target in written):
                 self.values.bind(tensor, value)
@@ -145,7 +145,8 @@ class Call:
     def _inputs(self) -> tuple[Tensor, ...]:
         return tuple(self.values.read(tensor) for tensor in self.tensors)
 
-    def _tensors_written(self) -> list[torch.Tensor]:
+    def written(self) -> list[torch.Tensor]:
+        """Return the tensors that the operation writes in place."""
         return list(tensors_in([self[name] for name in self.operation.written]))
 
     def _node(
@@ -168,8 +169,8 @@ def other_like(tensor: torch.Tensor) -> Tensor:
 class Recorder(TorchDispatchMode):
     """While entered, reads each operation with the reader that `readers` has for it.
 
-    Parameters are `seen` through masks where it has some. `shapes_only` leaves out numbers that are dear and that no shape follows from;
-    `looked` is what the model's code has looked at all the same.
+    Parameters are `seen` through masks where it has some. `hollow` leaves out numbers that are dear and that no shape follows from;
+    `looked` is what the model's code has looked at all the same, `spoiled` whether it has written where these numbers should be.
     """
 
     def __init__(
@@ -179,21 +180,26 @@ class Recorder(TorchDispatchMode):
         literals: Literals,
         readers: dict[Any, Callable[[Call], bool | None]],
         seen: Seen,
-        shapes_only: bool = False,
+        hollow: Hollow | None = None,
     ) -> None:
         super().__init__()
-        self.values, self.places, self.literals, self._readers, self._shapes_only = values, places, literals, readers, shapes_only
+        self.values, self.places, self.literals, self._readers, self._hollow = values, places, literals, readers, hollow
         self.masked = seen.masked
         self.looked: list[Tensor] = []
+        self.spoiled = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
-            result = hollow(func, args) if self._shapes_only and not kwargs else NotImplemented
-            if result is NotImplemented:
+            result = self._hollow(func, args) if self._hollow is not None and not kwargs else NotImplemented
+            ran = result is NotImplemented
+            if ran:
                 result = func(*args, **kwargs)
             if func.overloadpacket is not aten._assert_tensor_metadata:
-                self._read(Call(self, func, args, kwargs, result))
+                call = Call(self, func, args, kwargs, result)
+                if ran and self._hollow is not None and call.operation.written:
+                    self.spoiled |= self._hollow.holds(call.written())
+                self._read(call)
         return result
 
     def _read(self, call: Call) -> None:

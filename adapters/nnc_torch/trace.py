@@ -19,7 +19,7 @@ from nnc.adapter import Masks, Trace
 from nnc.errors import NncError, TraceError
 from nnc.graph.ir import Graph, Node, Tensor
 from nnc_torch import looking, packed, recurrent
-from nnc_torch.hollow import LEFT_OUT
+from nnc_torch.hollow import LEFT_OUT, Hollow
 from nnc_torch.inference import arguments, inference, tensors_in, to_numpy
 from nnc_torch.layers import canonical, canonical_shape, join, layers_of, numbers_of, public, swap_groups
 from nnc_torch.literals import Literals
@@ -39,16 +39,16 @@ def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
 
 def _graph(model: nn.Module, example_inputs: Any, masks: Masks) -> Graph:
     try:
-        graph, looked = _recorded(model, example_inputs, {}, shapes_only=True)
-        if not depends(graph, looked, LEFT_OUT):
+        graph, recorder = _recorded(model, example_inputs, {}, Hollow())
+        if not recorder.spoiled and not depends(graph, recorder.looked, LEFT_OUT):
             return graph
     except TraceError:
         pass  # zeros in the place of numbers may be what failed
     return _recorded(model, example_inputs, masks)[0]
 
 
-def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, shapes_only: bool = False) -> tuple[Graph, list[Tensor]]:
-    """Return the graph of one forward pass, and what the model's code looked at."""
+def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, hollow: Hollow | None = None) -> tuple[Graph, Recorder]:
+    """Return the graph of one forward pass, and what recorded it."""
     args, kwargs = arguments(model, example_inputs)
     graph = Graph(numbers=numbers_of(model))
     values = Values(graph)
@@ -57,14 +57,14 @@ def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, shapes_only: 
         for tensor in tensors_in((args, kwargs)):
             graph.inputs.append(_note_input(tensor, values))
         seen = Seen(native_masks(model, masks))
-        recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS, seen, shapes_only)
+        recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS, seen, hollow)
         recorder.literals.handlers = {**recurrent.handlers(recorder), **packed.handlers(recorder), **looking.handlers(recorder)}
         with _located(model, graph), seen if masks else nullcontext(), recorder.literals, recorder:
             outputs = list(tensors_in(_call(model, args, kwargs)))
         graph.epsilon = _epsilon([*model.parameters(), *outputs])
         graph.outputs = [values.read(tensor) for tensor in outputs]
         graph.lasting = [*recorder.looked, *values.written_outside()]
-    return graph, recorder.looked
+    return graph, recorder
 
 
 def _outputs(model: nn.Module, example_inputs: Any, masks: Masks) -> tuple[np.ndarray, ...]:

@@ -44,6 +44,60 @@ def layers_run(model: nn.Module, x: torch.Tensor) -> set[str]:
     return {node.layer for node in TorchAdapter(model).trace(x, {}).graph.nodes if node.kind == "linear"}
 
 
+#: What is left out may be written over; from then on its numbers are real.
+WRITTEN = {
+    "zero_": lambda gate: gate.zero_().sum().item() == 0,
+    "fill_": lambda gate: gate.fill_(2).sum().item() == 4,
+    "a part of a view": lambda gate: gate.view(-1)[:1].copy_(torch.tensor([7.0])).item() == 7,
+    "out=": lambda gate: torch.add(torch.ones(2, 1), 1.0, out=gate).sum().item() == 4,
+}
+
+
+@pytest.mark.parametrize("look", WRITTEN.values(), ids=WRITTEN.keys())
+def test_an_expert_is_chosen_by_real_numbers_that_were_written_over_others(look):
+    def between(gate: torch.Tensor) -> bool:
+        found = look(gate)
+        return found and (gate + 1).sum().item() != 0  # another pass over the memory that is not computed
+
+    assert layers_run(Routed(between), torch.ones(2, 3)) == {"gate", "first"}
+
+
+#: (what is done with a product of 2 rows of 4 channels, the shape that comes out)
+FOLLOWING = {
+    "sum with a row": (lambda x: x + torch.ones(4), (2, 4)),
+    "sum with a larger one": (lambda x: torch.ones(3, 2, 4) * x, (3, 2, 4)),
+    "sum with a number": (lambda x: x.sub(1.0).div(2.0), (2, 4)),
+    "in place": (lambda x: x.add_(1).mul_(torch.ones(4)).relu_(), (2, 4)),
+    "in place, through a view": (lambda x: x.view(2, 2, 2).relu_(), (2, 2, 2)),
+    "padding": (lambda x: nn.functional.pad(x, (1, 2, 3, 0)), (5, 7)),
+    "negative padding": (lambda x: nn.functional.pad(x, (-1, 0)), (2, 3)),
+    "transposed": (lambda x: torch.sigmoid(x.t()), (4, 2)),
+    "double": (lambda x: x.double() + torch.ones(2, 4, dtype=torch.float64), (2, 4)),
+}
+
+
+@pytest.mark.parametrize(("follow", "shape"), FOLLOWING.values(), ids=FOLLOWING.keys())
+def test_what_follows_from_numbers_left_out_has_the_shapes_and_strides_of_real_ones(follow, shape):
+    class Follows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.strides = nn.Linear(3, 4), []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result = follow(self.layer(x))
+            self.strides.append((tuple(result.shape), result.stride(), result.dtype))
+            return result
+
+    model, x = Follows(), torch.ones(2, 3)
+
+    trace = TorchAdapter(model).trace(x, {})
+    model(x)
+
+    assert trace.graph.outputs[0].shape == shape
+    assert model.strides[0] == model.strides[-1]
+    assert len(model.strides) == 2, "the pass was recorded a second time"
+
+
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS.keys())
 def test_an_expert_that_real_numbers_choose_is_in_the_graph(look):
     assert layers_run(Routed(look), torch.ones(2, 3)) == {"gate", "first"}
