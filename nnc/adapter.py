@@ -48,28 +48,26 @@ class Ops(Protocol):
         """Return `where(keep, x, 0)`, `keep` of the shape of `x`; faster than `where` or a product of the two where frameworks can."""
         ...
 
-    def clip_gradient_of_ratio(self, gradient: Any, x: Any, scale: Any, low: float, high: float) -> Any:
-        """Return `clip_gradient(gradient, x / scale, low, high)`, faster where one positive scale is for all."""
+    def on_grid(self, x: Any, scale: Any, zero: Any, low: float | None, high: float | None) -> Any:
+        """Return `scale * (clip(round(x / scale) + zero, low, high) - zero)`, through which no gradient flows.
+
+        Without a zero point (None) it is 0; without bounds nothing is clipped.
+        """
         ...
 
-    def levels(self, x: Any, scale: Any, zero: Any = None) -> Any:
-        """Return `round(x / scale) + zero`, through which no gradient flows."""
+    def clip_gradient_of_levels(self, gradient: Any, x: Any, scale: Any, zero: Any, low: float, high: float) -> Any:
+        """Return `gradient` where low <= round(x / scale) + zero <= high, else 0; `zero` may be None. It has no gradient itself."""
         ...
 
-    def on_grid(self, x: Any, scale: Any, zero: Any, low: float, high: float) -> Any:
-        """Return `(clip(levels(x, scale, zero), low, high) - zero) * scale`, through which no gradient flows; `zero` may be None."""
-        ...
+    def ratio_gradients(self, gradient: Any, x: Any, shown: Any, scale: Any, low: float, high: float, axes: Any = None) -> tuple[Any, Any]:
+        """Return p, which is `gradient` where low <= x / scale <= high, else 0, and sum(gradient * shown - p * x).
 
-    def inner_difference(self, a: Any, b: Any, c: Any, d: Any, axes: Any = None) -> Any:
-        """Return `sum(a * b - c * d)` over all axes, or over `axes`, which then stay as ones; no gradient flows through it."""
+        The sum is over all axes, or over `axes`, which then stay as ones. Neither has a gradient itself.
+        """
         ...
 
     def extremes(self, x: Any) -> tuple[Any, Any]:
         """Return the smallest and the largest number of all."""
-        ...
-
-    def clip_gradient(self, gradient: Any, x: Any, low: float, high: float) -> Any:
-        """Return the gradient of `clip(x, low, high)`: `gradient` where low <= x <= high, else 0. It has none itself."""
         ...
 
     def without_lowest(self, x: Any, count: Any) -> Any:

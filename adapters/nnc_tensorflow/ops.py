@@ -129,32 +129,42 @@ def only(x: Any, keep: Any) -> Any:
     return tf.where(keep, x, tf.zeros_like(x))
 
 
-def clip_gradient(gradient: Any, x: Any, low: float, high: float) -> Any:
-    """Return `gradient` where low <= x <= high, else 0."""
+def on_grid(x: Any, scale: Any, zero: Any, low: float | None, high: float | None) -> Any:
+    """Return (clip(round(x / scale) + zero, low, high) - zero) * scale; no gradient flows through it.
+
+    Without a zero point it is 0, and without bounds nothing is clipped.
+    """
+    found = _levels(x, scale, None)
+    if low is not None and high is not None:
+        shift = 0.0 if zero is None else zero
+        found = tf.clip_by_value(found, low - shift, high - shift)
+    return found * scale
+
+
+def clip_gradient_of_levels(gradient: Any, x: Any, scale: Any, zero: Any, low: float, high: float) -> Any:
+    """Return `gradient` where low <= round(x / scale) + zero <= high, else 0."""
+    return _within(gradient, _levels(x, scale, zero), low, high)
+
+
+def ratio_gradients(
+    gradient: Any, x: Any, shown: Any, scale: Any, low: float, high: float, axes: Sequence[int] | None = None
+) -> tuple[Any, Any]:
+    """Return p, which is `gradient` where low <= x / scale <= high, else 0, and sum(gradient * shown - p * x).
+
+    The sum is over all axes, or over `axes`, which then stay as ones.
+    """
+    passed = _within(gradient, x / scale, low, high)
+    apart = gradient * shown - passed * x
+    return passed, tf.reduce_sum(apart) if axes is None else tf.reduce_sum(apart, axis=tuple(axes), keepdims=True)
+
+
+def _within(gradient: Any, x: Any, low: float, high: float) -> Any:
     return tf.where((x >= low) & (x <= high), gradient, tf.zeros_like(gradient))
 
 
-def clip_gradient_of_ratio(gradient: Any, x: Any, scale: Any, low: float, high: float) -> Any:
-    """Return `gradient` where low <= x / scale <= high, else 0."""
-    return clip_gradient(gradient, x / scale, low, high)
-
-
-def levels(x: Any, scale: Any, zero: Any = None) -> Any:
-    """Return round(x / scale) + zero; no gradient flows through it."""
+def _levels(x: Any, scale: Any, zero: Any) -> Any:
     found = tf.round(tf.stop_gradient(x) / scale)
     return found if zero is None else found + zero
-
-
-def on_grid(x: Any, scale: Any, zero: Any, low: float, high: float) -> Any:
-    """Return (clip(levels(x, scale, zero), low, high) - zero) * scale; no gradient flows through it."""
-    found = clip(levels(x, scale, zero), low, high)
-    return (found if zero is None else found - zero) * scale
-
-
-def inner_difference(a: Any, b: Any, c: Any, d: Any, axes: Sequence[int] | None = None) -> Any:
-    """Return sum(a * b - c * d), over all axes or over `axes`, which then stay as ones; no gradient flows through it."""
-    apart = tf.stop_gradient(a * b - c * d)
-    return tf.reduce_sum(apart) if axes is None else tf.reduce_sum(apart, axis=tuple(axes), keepdims=True)
 
 
 def extremes(x: Any) -> tuple[Any, Any]:

@@ -16,6 +16,9 @@ import numpy as np
 import torch
 
 from nnc.graph.ir import Array
+from nnc_torch.grids import clip_gradient_of_levels, on_grid, ratio_gradients
+
+__all__ = ["clip_gradient_of_levels", "on_grid", "ratio_gradients"]
 
 #: Whole numbers of the size of each floating-point type.
 _SAME_BITS = {torch.float64: torch.int64, torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
@@ -89,52 +92,6 @@ class _Only(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         return _Only.apply(gradient, ctx.saved_tensors[0]), None
-
-
-def clip_gradient(gradient: torch.Tensor, x: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """Return `gradient` where low <= x <= high, else 0, in one pass over memory."""
-    # The kernel leaves out the bounds themselves.
-    below, above = np.nextafter(np.float32((low, high)), np.float32((-np.inf, np.inf)))
-    return torch.ops.aten.hardtanh_backward(gradient, x, float(below), float(above))  # type: ignore[no-any-return]
-
-
-def clip_gradient_of_ratio(gradient: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """Return `gradient` where low <= x / scale <= high, else 0, in one pass over memory where one positive scale is for all."""
-    plain = x.device.type == "cpu" and x.dtype is torch.float32 and scale.numel() == 1 and not torch.compiler.is_compiling()
-    step = np.float32(scale.item() if plain else np.nan)
-    if not np.isfinite(step):
-        return clip_gradient(gradient, x / scale, low, high)
-    return clip_gradient(gradient, x, _reaching(step, low, np.inf), _reaching(step, high, -np.inf))
-
-
-def _reaching(step: np.float32, bound: float, inwards: float) -> float:
-    """Return the outermost float32 x whose quotient x / step, rounded as the processor rounds it, is not beyond `bound`."""
-    limit, end = np.float32(bound), np.float32(inwards)
-    x = np.float32(limit * step)
-    beyond = np.less if inwards > 0 else np.greater
-    while beyond(x / step, limit):
-        x = np.nextafter(x, end)
-    while not beyond(np.nextafter(x, -end) / step, limit):
-        x = np.nextafter(x, -end)
-    return float(x)
-
-
-def levels(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None = None) -> torch.Tensor:
-    """Return round(x / scale) + zero; no gradient flows through it. One new array, where each step by itself makes one."""
-    found = (x.detach() / scale).round_()
-    return found if zero is None else found.add_(zero)
-
-
-def on_grid(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor | None, low: float, high: float) -> torch.Tensor:
-    """Return (clip(levels(x, scale, zero), low, high) - zero) * scale; no gradient flows through it. One new array."""
-    found = levels(x, scale, zero).clamp_(low, high)
-    return found.mul_(scale) if zero is None else found.sub_(zero).mul_(scale)
-
-
-def inner_difference(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor, axes: Any = None) -> torch.Tensor:
-    """Return sum(a * b - c * d), over all axes or over `axes`, which then stay as ones; no gradient flows through it."""
-    apart = (a.detach() * b.detach()).addcmul_(c.detach(), d.detach(), value=-1)
-    return apart.sum() if axes is None else apart.sum(axes, keepdim=True)
 
 
 def extremes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

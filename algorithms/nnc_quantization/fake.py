@@ -29,7 +29,7 @@ def ste(x: Any, scale: Any, zero: Any, low: int, high: int, ops: Ops) -> Any:
         return ops.on_grid(x, scale, zero, low, high), (x, scale, zero)
 
     def backward(gradient: Any, x: Any, scale: Any, zero: Any) -> tuple[Any, ...]:
-        return ops.clip_gradient(gradient, ops.levels(x, scale, zero), low, high), None, None
+        return ops.clip_gradient_of_levels(gradient, x, scale, zero, low, high), None, None
 
     return ops.with_gradient(forward, backward, x, scale, zero)
 
@@ -41,7 +41,7 @@ def ste_symmetric(x: Any, scale: Any, highest: int, ops: Ops) -> Any:
         return ops.on_grid(x, scale, None, -highest, highest), (x, scale)
 
     def backward(gradient: Any, x: Any, scale: Any) -> tuple[Any, ...]:
-        return ops.clip_gradient(gradient, ops.levels(x, scale), -highest, highest), None
+        return ops.clip_gradient_of_levels(gradient, x, scale, None, -highest, highest), None
 
     return ops.with_gradient(forward, backward, x, scale)
 
@@ -50,7 +50,7 @@ def covered(x: Any, scale: Any, ops: Ops) -> Any:
     """Return `x` on a symmetric grid that covers all of it: nothing is clipped, so that every gradient passes."""
 
     def forward(x: Any, scale: Any) -> tuple[Any, tuple[Any, ...]]:
-        return ops.levels(x, scale) * scale, ()
+        return ops.on_grid(x, scale, None, None, None), ()
 
     def backward(gradient: Any) -> tuple[Any, ...]:
         return gradient, None
@@ -72,8 +72,8 @@ def lsq(x: Any, scale: Any, low: int, high: int, factor: float, axes: Sequence[i
         return shown, (x, shown, scale)
 
     def backward(gradient: Any, x: Any, shown: Any, scale: Any) -> tuple[Any, ...]:
-        passed = ops.clip_gradient_of_ratio(gradient, x, scale, *inside)
-        return passed, ops.inner_difference(gradient, shown, passed, x, over) / scale * factor
+        passed, summed = ops.ratio_gradients(gradient, x, shown, scale, *inside, over)
+        return passed, summed / scale * factor
 
     return ops.with_gradient(forward, backward, x, scale)
 

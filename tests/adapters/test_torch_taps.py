@@ -266,12 +266,6 @@ def test_only_is_where_in_every_type_and_layout(kind):
     assert torch.equal(ops.only(x, keep), torch.where(keep, x, 0.0))
 
 
-def test_the_gradient_of_clip_passes_the_bounds_themselves():
-    x = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5])
-
-    assert ops.clip_gradient(torch.full((5,), 3.0), x, -1, 1).tolist() == [0.0, 3.0, 3.0, 3.0, 0.0]
-
-
 def test_a_masked_model_can_be_exported():
     model = nn.Sequential(nn.Linear(2, 2))
     TorchAdapter(model).set_masks({"0": {"weight": np.array([[True, False], [True, True]])}})
