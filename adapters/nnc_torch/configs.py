@@ -42,8 +42,9 @@ def follow(model: nn.Module, small: nn.Module) -> tuple[str, ...]:
     names = _names(small.config)
     before: dict[str, Any] = dict(getattr(model, BEFORE, {}))
     notes: list[str] = []
+    originals = dict(model.named_modules(remove_duplicate=False))
     for path, config in _configs(small):
-        modules = list(_pairs(model, small, path))
+        modules = list(_pairs(originals, small, path))
         heads, groups, widths = list(_heads(modules)), list(_key_value_heads(modules)), list(_widths(modules))
         for field, value in list(vars(config).items()):
             changes = heads if _speaks_of_heads(field) else widths if field in _WIDTHS else []
@@ -90,11 +91,11 @@ def _configs(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield path, config
 
 
-def _pairs(model: nn.Module, small: nn.Module, path: str) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+def _pairs(originals: Mapping[str, nn.Module], small: nn.Module, path: str) -> Iterator[tuple[str, nn.Module, nn.Module]]:
     """Yield each module at and under a path: its own path, as it was, and as it is."""
     for name, module in layers_of(small.get_submodule(path)):
         whole = ".".join(filter(None, (path, name)))
-        yield whole, model.get_submodule(whole), module
+        yield whole, originals[whole], module
 
 
 def _widths(modules: list[tuple[str, nn.Module, nn.Module]]) -> Iterator[Change]:

@@ -1,7 +1,7 @@
 """Copy a module tree as copy.deepcopy does, an order of magnitude faster.
 
-A plain module is a dict of dicts: those are copied here. Everything else (hooks, configs, modules with a copy protocol of their own)
-goes to copy.deepcopy, with the same memo, so that what is shared stays shared and what is already in the memo is taken from there.
+A plain module, or config, is a dict of dicts: those are copied here. Everything else (hooks, what has a copy protocol of its own) goes
+to copy.deepcopy, with the same memo, so that what is shared stays shared and what is already in the memo is taken from there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-_PROTOCOL = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+_PROTOCOL = (
+    "__slots__",
+    "__deepcopy__",
+    "__reduce__",
+    "__reduce_ex__",
+    "__getstate__",
+    "__setstate__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+)
 #: Their `__setstate__` only completes what old versions of torch pickled.
 _PLAIN = (_ConvNd,)
 _SAME = frozenset([int, float, bool, str, type(None), torch.dtype, torch.device])
@@ -33,25 +42,29 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
         for key, item in value.items():
             made[key] = item if type(item) in _SAME else copied(item, memo)
         return made
-    if isinstance(value, nn.Module) and _is_plain(type(value)):
-        return _module(value, memo)
+    if _is_plain(type(value)):
+        return _object(value, memo)
     if type(value) is torch.Tensor and not value.dim() and not value.requires_grad:
         memo[id(value)] = scalar = value.clone()  # a BatchNorm's counter
         return scalar
     if type(value) is set and not value:
         return set()
+    if type(value) is tuple and all(type(item) in _SAME for item in value):
+        return value
     return copy.deepcopy(value, memo)
 
 
-def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    made = memo[id(module)] = type(module).__new__(type(module))
-    for name, value in vars(module).items():
+def _object(original: Any, memo: dict[int, Any]) -> Any:
+    made = memo[id(original)] = object.__new__(type(original))
+    for name, value in vars(original).items():
         made.__dict__[name] = value if type(value) in _SAME else copied(value, memo)
     return made
 
 
 @cache
 def _is_plain(cls: type) -> bool:
-    """Say whether a module class leaves copying to nn.Module."""
+    """Say whether all that there is to an object is what its __dict__ holds: a class written in Python that leaves copying to its bases."""
+    if cls.__new__ is not object.__new__ or not cls.__dictoffset__:
+        return False  # what C code made may hold more
     own = [vars(base) for base in cls.__mro__ if base not in (nn.Module, object, *_PLAIN)]
-    return not any(name in names for names in own for name in _PROTOCOL)
+    return not any(names.get(name) for names in own for name in _PROTOCOL)

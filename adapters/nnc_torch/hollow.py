@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 
 aten = torch.ops.aten
@@ -54,9 +55,16 @@ class Hollow:
         key, count = (like.dtype, like.device), prod(shape)
         memory = self._memory.get(key)
         if memory is None or memory.numel() < count:
-            memory = self._memory[key] = torch.zeros(2 * count + 64, dtype=like.dtype, device=like.device)
+            memory = self._memory[key] = _untouched(2 * count + 64, like)
             self._all[memory.untyped_storage().data_ptr()] = memory
         return memory.as_strided(shape, strides)
+
+
+def _untouched(count: int, like: torch.Tensor) -> torch.Tensor:
+    """Return zeros; on the CPU they are pages that the kernel has promised, and gives when something reads them."""
+    if like.device.type != "cpu":
+        return torch.zeros(count, dtype=like.dtype, device=like.device)
+    return torch.from_numpy(np.zeros(count * like.element_size(), np.uint8)).view(like.dtype)
 
 
 def _alike(args: Sequence[Any]) -> bool:

@@ -96,11 +96,10 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """Return a tensor's numbers; types that NumPy lacks (bfloat16) come as float32."""
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     try:
-        return plain.numpy()
+        return tensor.numpy(force=True)
     except TypeError:
-        return plain.float().numpy()
+        return tensor.float().numpy(force=True)
 
 
 def run(model: nn.Module, example_inputs: Any) -> tuple[np.ndarray, ...]:

@@ -6,9 +6,9 @@ transformers' `Conv1D`, a linear layer that keeps `(in, out)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -139,20 +139,20 @@ def maskable_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return own if mean is None else {**own, "running_mean": mean}
 
 
-def layers_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules of a model by name, without those that nnc or torch puts in for parametrizations."""
-    seen: set[int] = set()
-    waiting = [("", model)]
-    while waiting:
-        path, module = waiting.pop()
-        if id(module) in seen:
-            continue
-        seen.add(id(module))
-        yield path, module
-        if module._modules:  # most have none
-            for name, child in reversed(module._modules.items()):
-                if child is not None and not name.endswith("parametrizations"):
-                    waiting.append((join(path, name), child))
+def layers_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules of a model by name, without those that nnc or torch puts in for parametrizations."""
+    found = [("", model)]
+    _add_children(model, "", {id(model)}, found)
+    return found
+
+
+def _add_children(module: nn.Module, prefix: str, seen: set[int], found: list[tuple[str, nn.Module]]) -> None:
+    for name, child in module._modules.items():
+        if child is not None and id(child) not in seen and not name.endswith("parametrizations"):
+            seen.add(id(child))
+            found.append((prefix + name, child))
+            if child._modules:  # most have none
+                _add_children(child, f"{prefix}{name}.", seen, found)
 
 
 def numbers_of(model: nn.Module) -> dict[str, dict[str, int]]:
@@ -193,7 +193,7 @@ class TorchLayer:
     def prunable(self) -> bool:
         return is_prunable(self.module)
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, tuple[int, ...]]:
         stored = maskable_tensors(self.module).items()
         return {public(self.module, name): canonical_shape(self.module, name, tensor) for name, tensor in stored}

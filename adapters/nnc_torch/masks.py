@@ -98,7 +98,7 @@ def _tensor(mask: np.ndarray) -> torch.Tensor:
 
 def _add(model: nn.Module, masks: Masks) -> None:
     keeps = native_masks(model, masks)
-    for _, module in list(layers_of(model)):
+    for _, module in layers_of(model):
         for parameter, tensor in maskable_tensors(module).items():
             if id(tensor) in keeps:
                 kind = StatisticMask if parameter == "running_mean" else Mask

@@ -207,7 +207,7 @@ def _try(module: nn.Module, site: Site, stack: Stack) -> None:
 
 
 def _remove(model: nn.Module) -> None:
-    for _, module in list(layers_of(model)):
+    for _, module in layers_of(model):
         for name, chain in parametrizations(module).items():
             for item in [item for item in chain if isinstance(item, SeenParameter)]:
                 detach(module, name, item)

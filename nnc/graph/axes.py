@@ -49,9 +49,10 @@ class Axes:
     _of: dict[Tensor, tuple[int, ...]] = field(default_factory=dict)
 
     def __getitem__(self, tensor: Tensor) -> tuple[int, ...]:
-        if tensor not in self._of:
-            self._of[tensor] = tuple(self.axis(size) for size in tensor.shape)
-        return self._of[tensor]
+        known = self._of.get(tensor)
+        if known is None:
+            known = self._of[tensor] = tuple([self.axis(size) for size in tensor.shape])
+        return known
 
     @property
     def known(self) -> Mapping[Tensor, tuple[int, ...]]:

@@ -16,8 +16,9 @@ import numpy as np
 from nnc.graph.axes import Axes
 from nnc.graph.contractions import contractions
 from nnc.graph.ir import Array, Graph, Node, Tensor
+from nnc.graph.known import one_of_each
 from nnc.graph.labels import Factor, solve
-from nnc.graph.offers import bindings, needed, outdone, producers, signatures, unmaskable, withheld
+from nnc.graph.offers import Solved, needed, outdone, unmaskable, withheld
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values
 
@@ -66,10 +67,9 @@ class Groups:
         axes = constrain(graph, allow_inexact)
         for members in tied:
             _tie(axes, graph, members)
-        self._labels = solve(axes)
+        self._solved = Solved(graph, solve(axes))
+        self._labels, self._bound, self._producers = self._solved.labels, self._solved.bound, self._solved.producers
         self._graph = graph
-        self._producers = producers(graph)
-        self._bound = bindings(graph, self._labels)
         self._parameters = graph.parameters()
         self._why = list(self._labels.reasons)
         self._reason = self._reasons(
@@ -78,13 +78,12 @@ class Groups:
         self.shared = tuple(self._find(graph))
 
     def _find(self, graph: Graph) -> Iterator[Shared]:
-        signature = signatures(self._labels, self._bound)
-        free = self._reason < 0
+        signature, free = self._solved.signature, self._reason < 0
         rows: dict[int, list[tuple[str, Factor]]] = {}
         for tensor, axis, factor in self._bound:
             classes = self._labels.classes(factor)
             if axis == 0 and _is_weight(tensor):
-                for group in np.unique(signature[classes[free[classes]]]):
+                for group in one_of_each(signature[classes[free[classes]]]):
                     rows.setdefault(int(group), []).append((tensor.name, factor))
         classes_of = _by_value(np.flatnonzero(free), signature[free])
         heads = self._heads(graph)
@@ -114,7 +113,7 @@ class Groups:
             reason[classes[reason[classes] < 0]] = len(self._why)
             self._why.append(why)
         numbers: dict[str, int] = {}
-        for classes, why in needed(graph, self._labels, self._bound, reason < 0, maskable, allow_inexact):
+        for classes, why in needed(self._solved, reason < 0, maskable, allow_inexact):
             reason[classes[reason[classes] < 0]] = numbers.setdefault(why, len(self._why))
             self._why += [why] if numbers[why] == len(self._why) else []
         return reason

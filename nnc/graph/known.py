@@ -106,6 +106,11 @@ def _slices(numbers: Array) -> Known:
     return {axis: value for axis, value in known.items() if not np.isnan(value).all()}
 
 
+def one_of_each(numbers: Array) -> Array:
+    """Return the distinct numbers of a vector, ascending; most often there is but one, and then nothing is sorted."""
+    return numbers[:1] if len(numbers) and (numbers == numbers[0]).all() else np.unique(numbers)
+
+
 def single(node: Node) -> tuple[Tensor, Tensor]:
     x = node.inputs[0]
     assert x is not None

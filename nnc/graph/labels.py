@@ -31,10 +31,6 @@ class Factor:
     inner: int
     first: int
 
-    @property
-    def span(self) -> slice:
-        return slice(self.first, self.first + self.size)
-
     def block(self, vector: Array) -> Array:
         """Return what a vector over the whole axis says of this factor, `(outer, size, inner)`."""
         return vector[self.start : self.start + self.outer * self.size * self.inner].reshape(self.outer, self.size, self.inner)
@@ -48,7 +44,7 @@ class Factor:
 class Labels:
     """The solution. `component[label]` is the label's class; classes are what leaves together."""
 
-    factors: dict[int, tuple[Factor, ...]]  # by root axis, segment after segment, outer to inner
+    factors: list[tuple[Factor, ...]]  # by axis, segment after segment, outer to inner
     component: Array
     pin: Array  # per class: index into `reasons`, or -1
     reasons: list[str]
@@ -56,11 +52,11 @@ class Labels:
 
     def of(self, axis: int) -> tuple[Factor, ...]:
         """Return the factors of an axis (none for an axis of size 1)."""
-        return self.factors[self.axes.root(axis)]
+        return self.factors[axis]
 
     def classes(self, factor: Factor) -> Array:
         """Return the class of each label of a factor, shape `(factor.size,)`."""
-        return self.component[factor.span]
+        return self.component[factor.first : factor.first + factor.size]
 
     def keep(self, axis: int, dead: Array) -> Array:
         """Return which indices of an axis stay when the classes `dead` (boolean, per class) leave."""
@@ -228,7 +224,8 @@ class _Solver:
                 own[axis] = self._number(axis, count)
                 count += sum(factor.size for factor in own[axis])
         component = components(count, *self._pairs(own))
-        factors = {axis: self._assembled(axis, own) for axis in range(len(self.axes.sizes)) if root(axis) == axis}
+        assembled = {axis: self._assembled(axis, own) for axis in range(len(self.axes.sizes)) if root(axis) == axis}
+        factors = [assembled[root(axis)] for axis in range(len(self.axes.sizes))]
         labels = Labels(factors, component, np.full(int(component.max(initial=-1)) + 1, -1), [], self.axes)
         for axis, reason in [*self.axes.pins, *self.opaque]:
             _pin(labels, axis, reason)

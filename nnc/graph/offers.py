@@ -7,7 +7,9 @@ convolution are tied to none, so there both may leave, and a pruner is offered t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -132,19 +134,40 @@ def unmaskable(graph: Graph, labels: Labels, maskable: Collection[str]) -> Itera
                         yield labels.classes(factor), f"{tensor.name} is added to it, and belongs to no layer that could be masked"
 
 
-def needed(
-    graph: Graph, labels: Labels, bound: Sequence[Binding], free: Array, maskable: Collection[str], allow_inexact: bool
-) -> Iterator[tuple[Array, str]]:
+@dataclass(frozen=True)
+class Solved:
+    """A graph with its labels, and what follows from both alone."""
+
+    graph: Graph
+    labels: Labels
+
+    @cached_property
+    def bound(self) -> list[Binding]:
+        """Every factor of every axis of every parameter."""
+        return bindings(self.graph, self.labels)
+
+    @cached_property
+    def producers(self) -> frozenset[tuple[str, int]]:
+        """Where parameters make numbers."""
+        return producers(self.graph)
+
+    @cached_property
+    def signature(self) -> Array:
+        """A number per class that tells groups apart."""
+        return signatures(self.labels, self.bound)
+
+
+def needed(solved: Solved, free: Array, maskable: Collection[str], allow_inexact: bool) -> Iterator[tuple[Array, str]]:
     """Yield classes that some operation needs all the same when everything of them is masked that can be, with the reason.
 
     sigmoid(0) in front of a convolution that pads with zeros is such a case. Half of each group is tried at a time, so that no tensor
     becomes a constant because all that it is made from is masked; where nothing needs the first half, the second is not tried.
     """
-    made = producers(graph)
-    for half in _halves(signatures(labels, bound), free):
+    graph, labels = solved.graph, solved.labels
+    for half in _halves(solved.signature, free):
         whole: dict[str, dict[int, Array]] = {}
-        for tensor, axis, factor in bound:
-            if (tensor.name, axis) in made and tensor.name in maskable and half[labels.classes(factor)].any():
+        for tensor, axis, factor in solved.bound:
+            if (tensor.name, axis) in solved.producers and tensor.name in maskable and half[labels.classes(factor)].any():
                 whole.setdefault(tensor.name, {})[axis] = labels.keep(labels.axes[tensor][axis], half)
         found = False
         for contraction in contractions(graph, analyse(graph, {}, allow_inexact, whole)):
