@@ -1,6 +1,7 @@
 """Give the user's own `forward` or `call` another size where it hard-codes one.
 
     x = x.view(-1, 4 * 4 * 50)        after conv2 went from 50 to 25 channels        x = x.view(-1, 400)
+    y = x[:, 12:]                     after six of the first twelve channels left    y = x[:, 6:]
 
 The method is compiled again from its source with that one expression replaced, and works on one instance only: the user's class, file,
 line numbers, control flow and training flags stay. The call is found by its sizes and its line, so it is found again in a fresh
@@ -12,22 +13,25 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from nnc import cuts
 from nnc.errors import SpeedupError
+from nnc.expressions import attribute, number, swap
 from nnc.graph.plan import Reshape
 
 
-def resized(function: Callable[..., Any], reshape: Reshape, owner: Any = None) -> Callable[..., Any]:
-    """Return a copy of a method in which the call that `reshape` describes has its new sizes.
+def resized(function: Callable[..., Any], reshape: Reshape, owner: Any = None, take: Take | None = None) -> Callable[..., Any]:
+    """Return a copy of a method in which the call, or the slice, that `reshape` describes has its new sizes.
 
-    `owner` is the instance that it runs on, to look up `self.size`. Decorators and closures are kept. Raises `SpeedupError` where
-    the source is not available, or where no call, or more than one, fits; the message names the line and what to write there.
+    `owner` is the instance that it runs on, to look up `self.size`; `take(x, places, axis)` gathers for a framework whose tensors no list
+    can index. Decorators and closures are kept. Raises `SpeedupError` where the source is not available, or where nothing, or more than
+    one place, fits; the message names the line and what to write there.
     """
     original, earlier = getattr(function, _MARK, (function, ()))
-    tree = _replayed(original, (*earlier, reshape), owner)
-    result = _compiled(tree, original)
+    tree = _replayed(original, (*earlier, reshape), owner, take is not None)
+    result = _compiled(tree, original, {cuts.TAKE: take} if take is not None else {})
     setattr(result, _MARK, (original, (*earlier, reshape)))
     return result
 
@@ -39,13 +43,16 @@ def held_sizes(function: Callable[..., Any], reshape: Reshape, owner: Any) -> di
     """
     original, earlier = getattr(function, _MARK, (function, ()))
     tree = _replayed(original, earlier, owner) if earlier else _parsed(original, reshape)
+    if reshape.cut:
+        return cuts.held(_bounds(tree, reshape, original, owner), reshape, owner)
     sizes = _sizes_at_the_call(tree, reshape, original, owner)
     changed = [(size, new) for size, old, new in zip(sizes, reshape.old, reshape.new, strict=True) if old != new and size is not None]
-    if not all(isinstance(size, ast.Attribute) and isinstance(size.value, ast.Name) for size, _ in changed):
-        return {}
-    return {size.attr: new for size, new in changed if isinstance(size, ast.Attribute) and isinstance(vars(owner).get(size.attr), int)}
+    names = [attribute(size, owner) for size, _ in changed]
+    return {name: new for name, (_, new) in zip(names, changed, strict=True) if name} if all(names) else {}
 
 
+#: Gathers places along an axis: `take(x, [0, 1, 3], axis)`.
+Take = Callable[[Any, list[int], int], Any]
 #: The expressions that give the sizes of a reshape or a split, None where the code gives none.
 Sizes = Sequence[ast.expr | None]
 
@@ -53,15 +60,26 @@ Sizes = Sequence[ast.expr | None]
 _MARK = "_nnc_resized"
 
 
-def _replayed(original: Callable[..., Any], changes: Sequence[Reshape], owner: Any) -> ast.FunctionDef:
+def _replayed(original: Callable[..., Any], changes: Sequence[Reshape], owner: Any, take: bool = False) -> ast.FunctionDef:
     """Return a method's syntax tree after changes, one after the other: a second shrink has the first one's new size as its old one."""
     tree = _parsed(original, changes[0])
     for each in changes:
+        if each.cut:
+            cuts.recut(tree, _bounds(tree, each, original, owner), each, take)
+            continue
         sizes = _sizes_at_the_call(tree, each, original, owner)
         for expression, old, new in zip(sizes, each.old, each.new, strict=True):
             if old != new and expression is not None:
-                _swap(tree, expression, ast.copy_location(ast.Constant(new), expression))
+                swap(tree, expression, ast.copy_location(ast.Constant(new), expression))
     return tree
+
+
+def _bounds(tree: ast.FunctionDef, reshape: Reshape, function: Callable[..., Any], owner: Any) -> cuts.Part:
+    """Return the slice that `reshape` speaks of; it must be clear which that is."""
+    found = cuts.bounds(tree, reshape, owner)
+    if len(found) != 1:
+        raise _refusal(reshape, f"{len(found)} slices in {function.__qualname__} take that, so it cannot be told which to change")
+    return found[0]
 
 
 def _sizes_at_the_call(tree: ast.FunctionDef, reshape: Reshape, function: Callable[..., Any], owner: Any) -> Sizes:
@@ -87,7 +105,7 @@ def _fit(call: ast.Call, sizes: Sizes, reshape: Reshape, owner: Any) -> tuple[bo
     Off the line, as in a fresh process whose file has moved on, all that change must be known.
     """
     on_line = call.lineno <= reshape.line <= (call.end_lineno or call.lineno)
-    values = [_number(size, owner) if size is not None else None for size in sizes]
+    values = [number(size, owner) if size is not None else None for size in sizes]
     if any(value not in (None, old) for value, old in zip(values, reshape.old, strict=True)):
         return None
     if any(size is None and old != new for size, old, new in zip(sizes, reshape.old, reshape.new, strict=True)):
@@ -123,10 +141,10 @@ def _windows(call: ast.Call, count: int) -> Iterator[Sizes]:
 
 def _unflattened(axis: ast.expr, sizes: ast.expr, count: int) -> Iterator[Sizes]:
     """Yield the sizes of `x.unflatten(-1, (4, 8))` with None for the axes that it does not name."""
-    number = _number(axis, None)
-    if number is not None and isinstance(sizes, (ast.Tuple, ast.List)):
+    place = number(axis, None)
+    if place is not None and isinstance(sizes, (ast.Tuple, ast.List)):
         others = count - len(sizes.elts)
-        before = number if number >= 0 else others + number + 1
+        before = place if place >= 0 else others + place + 1
         if 0 <= before <= others:
             yield [*[None] * before, *sizes.elts, *[None] * (others - before)]
 
@@ -154,34 +172,10 @@ def _parsed(function: Callable[..., Any], reshape: Reshape) -> ast.FunctionDef:
     return tree
 
 
-def _number(expression: ast.expr, owner: Any) -> int | None:
-    """Return the value of an expression made of integers and of attributes of `self` (`4 * 4 * self.channels`), else None."""
-    allowed = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Attribute, ast.Name, ast.expr_context)
-    parts = list(ast.walk(expression))
-    if not all(isinstance(part, allowed) for part in parts) or any(isinstance(part, ast.Name) and part.id != "self" for part in parts):
-        return None
-    try:
-        # Literals, arithmetic and reading attributes only, checked above.
-        value = eval(compile(ast.Expression(expression), "<size>", "eval"), {"__builtins__": {}, "self": owner})
-    except (AttributeError, TypeError):
-        return None
-    return value if isinstance(value, int) else None
-
-
-def _swap(tree: ast.AST, old: ast.expr, new: ast.expr) -> None:
-    """Put one expression in the place of another."""
-    for parent in ast.walk(tree):
-        for name, value in ast.iter_fields(parent):
-            if value is old:
-                setattr(parent, name, new)
-            elif isinstance(value, list):
-                value[:] = [new if item is old else item for item in value]
-
-
-def _compiled(tree: ast.FunctionDef, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a changed function in the scope of the original one: its globals, its closure, its file and lines."""
+def _compiled(tree: ast.FunctionDef, function: Callable[..., Any], more: Mapping[str, Any]) -> Callable[..., Any]:
+    """Compile a changed function in the scope of the original one, `more` in it: its globals, its closure, its file and lines."""
     plain: Any = inspect.unwrap(function)
-    free = plain.__code__.co_freevars
+    free = (*plain.__code__.co_freevars, *more)
     scope = ast.parse("def scope(): pass").body[0]
     assert isinstance(scope, ast.FunctionDef)
     scope.args.args = [ast.arg(name) for name in free]
@@ -190,7 +184,7 @@ def _compiled(tree: ast.FunctionDef, function: Callable[..., Any]) -> Callable[.
     made: dict[str, Any] = {}
     code = compile(module, plain.__code__.co_filename, "exec", flags=plain.__code__.co_flags & _FUTURE, dont_inherit=True)
     exec(code, plain.__globals__, made)
-    cells = [cell.cell_contents for cell in plain.__closure__ or ()]
+    cells = [*(cell.cell_contents for cell in plain.__closure__ or ()), *more.values()]
     result: Callable[..., Any] = made["scope"](*cells)
     inner: Any = inspect.unwrap(result)
     inner.__qualname__ = plain.__qualname__
@@ -204,5 +198,4 @@ _FUTURE = 0x1000000  # from __future__ import annotations
 
 def _refusal(reshape: Reshape, why: str) -> SpeedupError:
     place = f"{reshape.function or 'the forward code'}, line {reshape.line}"
-    sizes = f"{reshape.op} hard-codes the sizes {list(reshape.old)}, which must become {list(reshape.new)}"
-    return SpeedupError(f"{place}: {sizes}: {why}. Write -1 there, or take the size from the tensor's shape.")
+    return SpeedupError(f"{place}: {reshape.fault}: {why}. {reshape.remedy}")

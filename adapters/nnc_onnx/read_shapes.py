@@ -7,6 +7,7 @@ from onnx import NodeProto
 
 from nnc.graph.ir import Tensor
 from nnc_onnx.read import Reader, Reading, unknown
+from nnc_onnx.resize import taken
 
 
 def reshape(reader: Reader, node: NodeProto) -> None:
@@ -84,60 +85,22 @@ def sequence_at(reader: Reader, node: NodeProto) -> None:
 
 
 def slice_(reader: Reader, node: NodeProto) -> None:
-    """A cut from i to j is read as a split into what lies before, what is taken and what lies behind, so that i and j can follow."""
+    """A slice for each axis that is cut, none for one that is taken whole; where each starts and stops can follow."""
     x, cuts = reader.tensor(node.input[0]), slices(reader, node)
     if cuts is None:
         unknown(reader, node)
         return
-    if not cuts:
-        reader.emit("identity", node.output[0], (x,))
-        return
-    if len(cuts) == 1 and _steps(cuts[0][1]):
-        axis, index = cuts[0]
-        attrs = {"axis": axis, "index": index, "sizes": tuple(index.tolist()), "looked_up": True}
-        reader.emit("slice", node.output[0], (x,), attrs)
-        return
-    for number, (axis, index) in enumerate(cuts):
+    for number, (axis, cut) in enumerate(cuts):
+        index = np.arange(*cut)
         shape = (*x.shape[:axis], len(index), *x.shape[axis + 1 :])
-        taken = reader.result(node.output[0]) if number == len(cuts) - 1 else Tensor(shape, floating=x.floating)
-        _cut(reader, x, taken, axis, index)
-        x = taken
+        part = reader.result(node.output[0]) if number == len(cuts) - 1 else Tensor(shape, floating=x.floating)
+        reader.add("slice", x, part, {"axis": axis, "index": index, "cut": cut}, place=axis)
+        x = part
     reader.values[node.output[0]] = x
 
 
-def _cut(reader: Reader, x: Tensor, taken: Tensor, axis: int, index: np.ndarray) -> None:
-    if _steps(index):
-        # Of several axes at once only whole ones are taken in steps (see `slices`), so that no bound has to follow.
-        reader.add("slice", x, taken, {"axis": axis, "index": index})
-        return
-    sizes = parts_of(index, x.shape[axis])
-    parts = [
-        taken if place == 1 else Tensor((*x.shape[:axis], size, *x.shape[axis + 1 :]), floating=x.floating)
-        for place, size in enumerate(sizes)
-    ]
-    start, present = 0, [part for part, size in zip(parts, sizes, strict=True) if size]
-    kept = tuple(size for size in sizes if size)
-    for part, size in zip(parts, sizes, strict=True):
-        if size:
-            attrs = {"axis": axis, "index": np.arange(start, start + size), "parts": present, "sizes": kept}
-            reader.add("slice", x, part, attrs, place=axis)
-        start += size
-
-
-def _steps(index: np.ndarray) -> bool:
-    return len(index) > 1 and bool(index[1] - index[0] != 1)
-
-
-def parts_of(index: np.ndarray, size: int) -> tuple[int, int, int]:
-    """Return how many indices lie before a cut, in it, and behind it."""
-    return int(index[0]), len(index), size - int(index[-1]) - 1
-
-
-def slices(reader: Reader, node: NodeProto) -> list[tuple[int, np.ndarray]] | None:
-    """Return the indices that are taken of each axis that is cut.
-
-    None where they are not known, empty, or in steps from within one axis of several.
-    """
+def slices(reader: Reader, node: NodeProto) -> list[tuple[int, tuple[int, int, int]]] | None:
+    """Return where each axis that is cut starts and stops, and its step, counted from the front; None where that is not known, or empty."""
     shape = reader.shape(node.input[0])
     bounds = [reader.static(name) if name else None for name in node.input[1:]]
     if any(bound is None for bound, name in zip(bounds, node.input[1:], strict=True) if name):
@@ -149,13 +112,11 @@ def slices(reader: Reader, node: NodeProto) -> list[tuple[int, np.ndarray]] | No
     found = []
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         size = shape[int(axis)]
-        # ONNX writes "from the far end on backwards" as an end below -size, where Python has None.
-        index = np.arange(size)[int(start) : None if step < 0 and end < -size else int(end) : int(step)]
-        whole = index[:1] in (0, size - 1) and abs(int(end)) > size
-        if not len(index) or (_steps(index) and not whole and len(axes) > 1):
+        cut = taken(int(start), int(end), int(step), size)
+        if not len(range(*cut)):
             return None
-        if len(index) < size or _steps(index):
-            found.append((int(axis) % len(shape), index))
+        if len(range(*cut)) < size or step < 0:
+            found.append((int(axis) % len(shape), cut))
     return found
 
 

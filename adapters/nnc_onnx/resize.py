@@ -19,17 +19,23 @@ def place_of(output: str, axis: int) -> str:
     return f"{output}:{axis}"
 
 
+def taken(start: int, end: int, step: int, size: int) -> tuple[int, int, int]:
+    """Return where a Slice starts and stops, and its step, counted from the front.
+
+    ONNX writes "from the far end on backwards" as an end below -size, where Python has None.
+    """
+    return slice(start, None if step < 0 and end < -size else end, step).indices(size)
+
+
 def resize(model: ModelProto, reshape: Reshape) -> None:
     """Give the node that `reshape` names its new sizes."""
-    whole = _maker(model, reshape.function)
-    node = whole if whole is not None or reshape.op != "Slice" else _maker(model, reshape.function.rpartition(":")[0])
+    if reshape.cut:
+        _slice(model, reshape.function.rpartition(":")[0], reshape)
+        return
+    node = _maker(model, reshape.function)
     if node is None or node.op_type != reshape.op:
         raise SpeedupError(f"the plan resizes {reshape.op} {reshape.function!r}, which the model does not have: it is another model.")
-    if reshape.op == "Slice" and whole is not None:
-        _as_gather(model, node, reshape)
-    elif reshape.op == "Slice":
-        _slice(model, node, reshape)
-    elif reshape.op == "Split":
+    if reshape.op == "Split":
         _split(model, node, reshape)
     elif reshape.op == "SplitToSequence":
         _split(model, _as_split(model, node, len(reshape.new)), reshape)
@@ -50,14 +56,6 @@ def _split(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
             del node.attribute[number]
             break
     node.input.append(_constant(model, f"{node.output[0]}_sizes", np.asarray(reshape.new, np.int64)))
-
-
-def _as_gather(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
-    """What was taken of an axis in steps lies unevenly now."""
-    axes = _bounds(model, node, 3)
-    axis = 0 if axes is None else int(axes.item())
-    indices = _constant(model, f"{node.output[0]}_indices", np.asarray(reshape.new, np.int64))
-    node.CopyFrom(helper.make_node("Gather", [node.input[0], indices], list(node.output), node.name, axis=axis))
 
 
 def _as_split(model: ModelProto, node: NodeProto, count: int) -> NodeProto:
@@ -102,25 +100,66 @@ def _insert_behind(model: ModelProto, name: str, made: list[NodeProto]) -> None:
         model.graph.node.insert(place + offset, each)
 
 
-def _slice(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
-    """`old` and `new` are the sizes before, in and behind the cut; a part of size 0 is left out."""
-    axis = int(reshape.function.rpartition(":")[2])
-    starts, ends, axes, steps = (_bounds(model, node, place) for place in (1, 2, 3, 4))
+def _slice(model: ModelProto, output: str, reshape: Reshape) -> None:
+    """What was taken in steps lies unevenly now, so a Gather takes it."""
+    axis, rank = reshape.cut
+    node, place = _cutting(model, output, axis, rank)
+    bounds = [_bounds(model, node, number) for number in (1, 2, 3, 4)]
+    starts, ends = bounds[:2]
     assert starts is not None and ends is not None
-    axes = np.arange(len(starts)) if axes is None else axes
-    # A negative axis is counted from the far end, and the rank is not known here: the part that fits tells.
-    size = sum(reshape.old)
-    for number, found in enumerate(axes):
-        taken = range(size)[int(starts[number]) : int(ends[number]) : int(steps[number]) if steps is not None else 1]
-        first, count = (taken[0], len(taken)) if taken else (0, 0)
-        parts = tuple(part for part in (first, count, size - first - count) if part)
-        if (found == axis or found < 0) and parts == reshape.old:
-            starts, ends = starts.copy(), ends.copy()
-            starts[number] = reshape.new[0] if first else 0
-            ends[number] = starts[number] + reshape.new[1 if first else 0]
-            break
+    axes, steps = (np.asarray(default) if each is None else each for each, default in zip(bounds[2:], _defaults(len(starts)), strict=True))
+    start, stop, step, size = reshape.old
+    if abs(step) != 1:
+        _gathered(model, node, [starts, ends, axes, steps], place, reshape.new)
+        return
+    if taken(int(starts[place]), int(ends[place]), step, size) != (start, stop, step):
+        return  # computed bounds follow by themselves
+    starts, ends = starts.copy(), ends.copy()
+    starts[place] = reshape.new[0]
+    ends[place] = reshape.new[1] if reshape.new[1] >= 0 else -reshape.new[3] - 1
     node.input[1] = _constant(model, f"{node.output[0]}_starts", starts)
     node.input[2] = _constant(model, f"{node.output[0]}_ends", ends)
+
+
+def _defaults(count: int) -> tuple[list[int], list[int]]:
+    """Return the axes, and the steps, of a Slice that gives none."""
+    return list(range(count)), [1] * count
+
+
+def _cutting(model: ModelProto, output: str, axis: int, rank: int) -> tuple[NodeProto, int]:
+    """Return the Slice that cuts an axis on the way to an output, and which of its axes that is: it may be in pieces by now."""
+    node = _maker(model, output)
+    while node is not None and node.op_type in ("Slice", "Gather"):
+        if node.op_type == "Slice":
+            starts, axes = _bounds(model, node, 1), _bounds(model, node, 3)
+            listed = range(0 if starts is None else len(starts)) if axes is None else axes
+            for place, found in enumerate(listed):
+                if found % rank == axis:
+                    return node, place
+        node = _maker(model, node.input[0])
+    raise SpeedupError(f"the plan changes what a Slice takes for {output!r}, which the model does not have: it is another model.")
+
+
+def _gathered(model: ModelProto, node: NodeProto, bounds: list[Array], place: int, indices: tuple[int, ...]) -> None:
+    """Let a Gather take `indices` along the axis of a Slice at `place` of its `bounds`, between what it cuts before and after that."""
+    value, result = node.input[0], node.output[0]
+    taken_names, made = names(model), []
+    for piece in (slice(place), None, slice(place + 1, None)):
+        if piece is not None and not len(bounds[0][piece]):
+            continue
+        out = fresh(f"{result}_cut", taken_names)
+        if piece is None:
+            listed = _constant(model, f"{result}_indices", np.asarray(indices, np.int64))
+            made.append(helper.make_node("Gather", [value, listed], [out], out, axis=int(bounds[2][place])))
+        else:
+            given = [_constant(model, f"{result}_bounds", bound[piece].astype(np.int64)) for bound in bounds]
+            made.append(helper.make_node("Slice", [value, *given], [out], out))
+        value = out
+    made[-1].output[0], made[0].name = result, node.name
+    number = next(number for number, each in enumerate(model.graph.node) if each is node or each.output[0] == result)
+    node.CopyFrom(made[0])
+    for offset, each in enumerate(made[1:], 1):
+        model.graph.node.insert(number + offset, each)
 
 
 def _bounds(model: ModelProto, node: NodeProto, place: int) -> Array | None:

@@ -38,9 +38,8 @@ def rewrite_call(layers: Mapping[str, keras.Layer], reshape: Reshape) -> tuple[S
     method = getattr(layer, name, None)
     if layer is None or not isinstance(method, MethodType):
         raise SpeedupError(
-            f"{reshape.function}, line {reshape.line}: {reshape.op} hard-codes the sizes {list(reshape.old)}, which must become "
-            f"{list(reshape.new)}, but the layer {reshape.layer or 'model'!r} has no method {name!r} to change. "
-            "Write -1 there, or take the size from the tensor's shape."
+            f"{reshape.function}, line {reshape.line}: {reshape.fault}, but the layer {reshape.layer or 'model'!r} has no method {name!r} "
+            f"to change. {reshape.remedy}"
         )
     reshape = _as_written(method.__func__, reshape, layer)
     held = held_sizes(method.__func__, reshape, layer)

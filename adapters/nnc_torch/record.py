@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from nnc.graph.ir import Array, Node, Source, Tensor, constant
 from nnc_torch.hollow import Hollow
@@ -200,6 +200,14 @@ class Recorder(TorchDispatchMode):
                 if ran and self._hollow is not None and call.operation.written:
                     self.spoiled |= self._hollow.holds(call.written())
                 self._read(call)
+        return result
+
+    def in_rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor's numbers one row after the other in memory; to the graph, that is the same tensor."""
+        with _disable_current_modes():
+            empty = self._hollow is not None and self._hollow.holds([tensor])
+            result = self._hollow.zeros(tensor, tensor.shape) if self._hollow is not None and empty else tensor.contiguous()
+        self.values.bind(result, self.values.read(tensor))
         return result
 
     def _read(self, call: Call) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from nnc.adapter import Masks, Trace
 from nnc.errors import NncError, TraceError
 from nnc.graph.ir import Graph, Node, Tensor
-from nnc_torch import looking, packed, recurrent
+from nnc_torch import linear, looking, packed, recurrent
 from nnc_torch.hollow import LEFT_OUT, Hollow
 from nnc_torch.inference import arguments, inference, tensors_in, to_numpy
 from nnc_torch.layers import canonical, canonical_shape, join, layers_of, numbers_of, public, swap_groups
@@ -58,7 +58,9 @@ def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, hollow: Hollo
             graph.inputs.append(_note_input(tensor, values))
         seen = Seen(native_masks(model, masks))
         recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS, seen, hollow)
-        recorder.literals.handlers = {**recurrent.handlers(recorder), **packed.handlers(recorder), **looking.handlers(recorder)}
+        recorder.literals.handlers = {
+            name: run for each in (linear, looking, packed, recurrent) for name, run in each.handlers(recorder).items()
+        }
         with _located(model, graph), seen if masks else nullcontext(), recorder.literals, recorder:
             outputs = list(tensors_in(_call(model, args, kwargs)))
         graph.epsilon = _epsilon([*model.parameters(), *outputs])

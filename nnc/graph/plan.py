@@ -64,10 +64,13 @@ class Size:
 
 @dataclass(frozen=True)
 class Reshape:
-    """A reshape, or a split, whose result changes.
+    """A reshape, a split or a slice whose result changes.
 
     `old` and `new` are the sizes as the user's code gives them (-1 included), or the indices that a lookup takes; `function` and
     `line` say where. `rewrite` says that the code hard-codes the size, so that the call had to be rewritten in the small model.
+
+    A slice has a `cut`: which axis it takes from, of how many. Its `old`, and its `new` where it takes what lies in a row, are where it
+    starts and stops, its step, and the size of the axis; a `new` in steps is the indices.
     """
 
     layer: str
@@ -77,6 +80,20 @@ class Reshape:
     old: tuple[int, ...]
     new: tuple[int, ...]
     rewrite: bool = False
+    cut: tuple[int, ...] = ()
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the user's code, where it does not follow by itself."""
+        if not self.cut:
+            return f"{self.op} hard-codes the sizes {list(self.old)}, which must become {list(self.new)}"
+        start, stop, step, size = self.old
+        return f"{self.op} takes {start}:{stop}{'' if step == 1 else f':{step}'} of {size}: the code there fixes it"
+
+    @property
+    def remedy(self) -> str:
+        """What to write there, as a sentence."""
+        return "Take the bounds from the tensor's shape." if self.cut else "Write -1 there, or take the size from the tensor's shape."
 
 
 @dataclass(frozen=True)
@@ -150,7 +167,7 @@ class Plan:
         return cls(
             groups=tuple(Group(tuple(Member(**{**m, "removed": tuple(m["removed"])}) for m in g["members"])) for g in data["groups"]),
             sizes=tuple(Size(**size) for size in data["sizes"]),
-            reshapes=tuple(Reshape(**{**r, "old": tuple(r["old"]), "new": tuple(r["new"])}) for r in data["reshapes"]),
+            reshapes=tuple(Reshape(**r | {key: tuple(r.get(key, ())) for key in ("old", "new", "cut")}) for r in data["reshapes"]),
             biases=tuple(data["biases"]),
             kept=tuple(Kept(**kept) for kept in data["kept"]),
             inexact=tuple(Inexact(**{**i, "places": tuple(i["places"])}) for i in data.get("inexact", ())),

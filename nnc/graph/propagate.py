@@ -16,6 +16,7 @@ from nnc.graph.contractions import Contraction, contractions
 from nnc.graph.held import held_sizes
 from nnc.graph.ir import Array, Graph, Node, Shape, Tensor
 from nnc.graph.kept import Stays, kept
+from nnc.graph.known import one_of_each
 from nnc.graph.labels import Labels, solve
 from nnc.graph.offers import Binding, bindings, signatures, withheld
 from nnc.graph.plan import Group, Inexact, Member, Plan, Reshape, Size
@@ -188,8 +189,10 @@ def _groups(state: _State, dead: Array) -> Iterator[Group]:
     members: dict[int, list[Member]] = {}
     for tensor, axis, factor in state.bindings:
         classes = state.labels.classes(factor)
-        for group in np.unique(signature[classes[dead[classes]]]):
-            removed = np.flatnonzero(dead[classes] & (signature[classes] == group))
+        gone = np.flatnonzero(dead[classes])
+        signed = signature[classes[gone]]
+        for group in one_of_each(signed):
+            removed = gone[signed == group]
             member = Member(tensor.name, axis, factor.start, factor.outer, factor.size, factor.inner, tuple(removed.tolist()))
             members.setdefault(int(group), []).append(member)
     for found in members.values():
@@ -223,10 +226,14 @@ def _inexact(labels: Labels, sizes: _NewSizes) -> Iterator[Inexact]:
 
 
 def _reshapes(graph: Graph, sizes: _NewSizes, indices: Mapping[int, Array]) -> tuple[list[Reshape], dict[int, int]]:
-    """Return the reshapes, splits and lookups whose numbers, as the user's code gives them, change; and which nodes they are."""
+    """Return the reshapes, splits, slices and lookups whose numbers, as the user's code gives them, change; and which nodes they are."""
     found: list[Reshape] = []
     numbers: dict[int, int] = {}
     for number, node in enumerate(graph.nodes):
+        if "cut" in node.attrs and number in indices:
+            numbers[number] = len(found)
+            found.append(_recut(node, indices[number], sizes))
+            continue
         parts = node.attrs.get("parts", node.outputs)
         old = tuple(node.attrs.get("sizes", ()))
         if not old or parts[0] is not node.outputs[0]:
@@ -240,6 +247,20 @@ def _reshapes(graph: Graph, sizes: _NewSizes, indices: Mapping[int, Array]) -> t
             found.append(Reshape(node.layer, node.op, source.function if source else "", source.line if source else 0, old, new))
             numbers.update(dict.fromkeys(range(number, number + len(parts)), len(found) - 1))
     return found, numbers
+
+
+def _recut(node: Node, index: Array, sizes: _NewSizes) -> Reshape:
+    """Return what a slice must take of the small model's axis; the user's code says where it starts, stops, and in which steps."""
+    (x, *_), source, axis = node.inputs, node.source, node.attrs["axis"]
+    assert x is not None
+    step = node.attrs["cut"][2]
+    old = (*node.attrs["cut"], x.shape[axis])
+    if abs(step) != 1:
+        new = tuple(index.tolist())
+    else:
+        new = (*((int(index[0]), int(index[-1]) + step) if len(index) else (0, 0)), step, sizes.shape(x)[axis])
+    where = (source.function, source.line) if source else ("", 0)
+    return Reshape(node.layer, node.op, *where, old, new, cut=(axis, len(x.shape)))
 
 
 def _new_sizes(node: Node, shapes: Sequence[Shape]) -> tuple[int, ...]:
@@ -264,10 +285,13 @@ class _NewSizes:
         self._known: dict[int, int] = {}
 
     def of(self, axis: int) -> int:
-        root = self._labels.axes.root(axis)
-        if root not in self._known:
-            self._known[root] = int(self._labels.keep(root, self._dead).sum())
-        return self._known[root]
+        size = self._known.get(axis)
+        if size is None:
+            root = self._labels.axes.root(axis)
+            if root not in self._known:
+                self._known[root] = int(self._labels.keep(root, self._dead).sum())
+            size = self._known[axis] = self._known[root]
+        return size
 
     def shape(self, tensor: Tensor) -> Shape:
-        return tuple(self.of(axis) for axis in self._labels.axes[tensor])
+        return tuple([self.of(axis) for axis in self._labels.axes[tensor]])

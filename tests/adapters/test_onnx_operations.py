@@ -202,6 +202,22 @@ def test_what_a_slice_takes_in_steps_becomes_a_gather():
     assert speedup.difference <= 1e-5
 
 
+def test_what_a_slice_takes_of_several_axes_follows_where_one_is_in_steps():
+    constants = {"start": [0, -7, 1], "stop": [2**31, 7, 3], "axis": [0, -3, 2], "step": [1, 2, 1]}
+    model, x = between([("Slice", ["a", "start", "stop", "axis", "step"], ["b"], {})], second=3, constants=constants)
+    rows = np.ones((8, 3, 1, 1), bool)
+    rows[[2, 3]] = False
+
+    speedup = nnc.ModelSpeedup(model, x, {"first": {"weight": rows, "bias": rows[:, 0, 0, 0]}})
+    small = speedup.speedup_model()
+
+    # 1, 3 and 5 are taken; 3 leaves, 2 is read by nobody and stays: 1 and 5 of [0, 1, 2, 4, 5, 6, 7].
+    assert written(small, ("Gather", 1)) == [1, 4]
+    assert [node.op_type for node in small.graph.node] == ["Conv", "Slice", "Gather", "Slice", "Conv"]
+    assert shape(small, "last") == (4, 2, 1, 1)
+    assert speedup.difference <= 1e-5
+
+
 @pytest.mark.parametrize("op", ["Gelu", "FastGelu", "QuickGelu"])
 def test_half_of_the_neurons_leave_around_a_gelu_of_onnx_runtime(op):
     nodes = [("MatMul", ["x", "up"], ["a"], {}), (op, ["a"], ["b"], {"domain": "com.microsoft"}), ("MatMul", ["b", "down"], ["y"], {})]

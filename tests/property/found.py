@@ -33,3 +33,24 @@ CONSTANT = chain(
     ("bare", (2, 2), {"out": 2, "how": "matmul"}, "bare1"),
     ("linear", (2, 3), {"out": 3, "bias": True}, "fc2"),
 )
+
+#: What only an unused layer reads was offered, although nothing that reaches an output sums over it: an exporter drops such a layer.
+UNUSED = Program(
+    Value("image", (2, 3, 4, 4)),
+    (
+        Step("conv", (0,), (Value("image", (2, 6, 4, 4)),), {"out": 6, "kernel": 1, "groups": 1, "bias": True, "padded": True}, "conv0"),
+        Step("conv", (1,), (Value("image", (2, 4, 4, 4)),), {"out": 4, "kernel": 3, "groups": 1, "bias": True, "padded": True}, "conv1"),
+        Step("slice", (1,), (Value("image", (2, 3, 4, 4)),), {"axis": 1, "start": 0, "stop": 3, "step": 1}),
+        Step("reduce", (3,), (Value("plain", (2, 3)),), {"axes": (2, 3), "keep": False, "function": "mean"}),
+        Step("linear", (4,), (Value("plain", (2, 3)),), {"out": 3, "bias": True}, "fc2"),
+    ),
+)
+
+#: All outputs but one are unread: one group of one granule, which a cut behind it kept in a file only.
+REPEATED = chain(
+    (2, 5),
+    ("linear", (2, 8), {"out": 8, "bias": True}, "fc0"),
+    ("gather", (2, 8), {"axis": 1, "index": (0,) * 8}, ""),
+    ("slice", (2, 7), {"axis": 1, "start": 0, "stop": 7, "step": 1}, ""),
+    ("linear", (2, 3), {"out": 3, "bias": True}, "fc1"),
+)

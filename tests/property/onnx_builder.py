@@ -209,10 +209,13 @@ OPS = {
 }
 
 
-def build(program: Program) -> tuple[ModelProto, np.ndarray]:
-    """Return the program's model and its example inputs."""
-    builder = Builder(program)
-    for step in program.steps:
+def build(program: Program, whole: bool = True) -> tuple[ModelProto, np.ndarray]:
+    """Return the program's model and its example inputs; where not the `whole`, exporters' way: without what reaches no output."""
+    builder, used = Builder(program), range(len(program.steps)) if whole else program.used()
+    for number, step in enumerate(program.steps):
+        if number not in used:
+            builder.names.extend([""] * len(step.results))
+            continue
         read = builder.values[step.inputs[0]]
         made = OPS[step.op](builder, step, read, *(builder.names[number] for number in step.inputs))
         builder.names.extend([made] if isinstance(made, str) else made)

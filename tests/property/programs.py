@@ -61,6 +61,18 @@ class Program:
     def values(self) -> list[Value]:
         return [self.given, *(value for step in self.steps for value in step.results)]
 
+    def used(self) -> tuple[int, ...]:
+        """Return the numbers of the steps whose results reach the output."""
+        first = [1]
+        for step in self.steps:
+            first.append(first[-1] + len(step.results))
+        read, found = {len(self.values) - 1}, []
+        for number in reversed(range(len(self.steps))):
+            if not read.isdisjoint(range(first[number], first[number + 1])):
+                read.update(self.steps[number].inputs)
+                found.append(number)
+        return tuple(reversed(found))
+
     def layers(self) -> dict[str, tuple[Step, Value]]:
         """Return the first step of each layer, and the value that it reads."""
         values, found = self.values, {}

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 import nnc
 from nnc.registry import adapter_for
-from tests.property.found import CONSTANT, MAXIMUM
+from tests.property.found import CONSTANT, MAXIMUM, REPEATED, UNUSED
 from tests.property.masking import masks_of
 from tests.property.programs import Program, programs
 
@@ -81,9 +81,9 @@ def test_small_keras_models_compute_what_the_masked_ones_do(program):
     assert moved("keras", program)[0] <= 1e-5
 
 
-def groups(framework: str, program: Program) -> list:
+def groups(framework: str, program: Program, **options) -> list:
     """Return (layers, granules) of every group that may leave; a matrix that no module holds is a layer in a file only."""
-    model, inputs = import_module(f"tests.property.{framework}_builder").build(program)
+    model, inputs = import_module(f"tests.property.{framework}_builder").build(program, **options)
     held = program.layers().keys()
     found = [([layer for layer in group.layers if layer in held], group.granules) for group in nnc.prunability(model, inputs).groups]
     return sorted((sorted(layers), granules) for layers, granules in found if layers)
@@ -93,13 +93,26 @@ def groups(framework: str, program: Program) -> list:
 @given(programs())
 @example(MAXIMUM)
 @example(CONSTANT)
+@example(REPEATED)
 def test_a_torch_module_and_an_onnx_file_of_one_network_have_the_same_groups(program):
-    """A constant in front of a matrix that no module holds can leave from a file only, which gets an addition behind the product."""
+    """Where a network multiplies with matrices that no layer holds, they need not.
+
+    A constant in front of one can leave from a file only, which gets an addition behind the product; a vector that scales what comes
+    behind one can be masked in a module only, since it belongs to that.
+    """
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     module, file = groups("torch", program), groups("onnx", program)
 
-    if any(step.op == "bare" for step in program.steps):
-        assert all(group in file for group in module)
-    else:
+    ops = {step.op for step in program.steps}
+    if "bare" not in ops:
         assert file == module
+    elif "scaled" not in ops:
+        assert all(group in file for group in module)
+
+
+def test_what_only_an_unused_layer_reads_is_offered_no_more_than_in_a_file_that_lacks_the_layer():
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+
+    assert groups("torch", UNUSED) == groups("onnx", UNUSED, whole=False) == [(["conv0"], 3)]

@@ -266,15 +266,17 @@ class Shuffled(nn.Module):
 
 
 class PythonSlices(nn.Module):
-    """Slices whose bounds stand in the code: what they take cannot change, what is beside them can."""
+    """Slices whose bounds stand in the code, in steps and of several axes at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second, self.third = nn.Linear(8, 24), nn.Linear(12, 16), nn.Linear(16, 5)
+        self.other = nn.Linear(6, 16)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = functional.relu(self.first(x))
-        return self.third(functional.relu(self.second(y[..., ::2]) + self.second(y[..., 12:])))
+        z = self.other(y[1:3, ::2, 8:20:2]) + self.second(y[:2, 1:4, ::2])
+        return self.third(functional.relu(self.second(y[..., ::2]) + self.second(y[..., 12:]))[:2, :3] + z)
 
 
 class Scaled(nn.Module):
@@ -367,5 +369,5 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "densenet": (Dense, lambda: noise(2, 3, 16, 16)),
     "shufflenet-v2": (Shuffled, image),
     "scaled": (Scaled, lambda: noise(2, 8)),
-    "python-slices": (PythonSlices, lambda: noise(2, 8)),
+    "python-slices": (PythonSlices, lambda: noise(4, 6, 8)),
 }

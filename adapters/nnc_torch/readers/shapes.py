@@ -132,8 +132,9 @@ def slice_(call: Call) -> None:
     """slice(self, dim, start, end, step)."""
     x, axis = call.read("self"), call.axis()
     assert x is not None
-    index = np.arange(x.shape[axis])[slice(call["start"], call["end"], call["step"])]
-    call.give(_take(call, x, axis, index) if len(index) != x.shape[axis] else call.node("identity", (x,), x.shape))
+    cut = slice(call["start"], call["end"], call["step"]).indices(x.shape[axis])
+    index = np.arange(*cut)
+    call.give(_take(call, x, axis, index, cut=cut) if len(index) != x.shape[axis] else call.node("identity", (x,), x.shape))
 
 
 def select(call: Call) -> None:
