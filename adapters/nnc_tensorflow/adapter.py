@@ -87,7 +87,12 @@ class TensorFlowAdapter:
 
     def shrink(self, plan: Plan, masks: Masks, folds: Mapping[str, Array]) -> keras.Layer:
         cut = cuts(keras_layers(self.model), plan, masks, folds)
-        small = cloned(self.model, cut, plan) if clonable(self.model) else copied(self.model, cut, plan)
+        # Keras' own clone takes the keys of `x[...]` from the model as they are.
+        small = (
+            cloned(self.model, cut, plan)
+            if clonable(self.model) and not any(r.cut for r in plan.reshapes)
+            else copied(self.model, cut, plan)
+        )
         TensorFlowAdapter(small).remember((*self.plans(), plan))
         return small
 

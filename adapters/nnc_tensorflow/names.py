@@ -137,6 +137,11 @@ def is_ops_split(operation: Any) -> bool:
     return type(operation).__name__ == "Split" and hasattr(operation, "indices_or_sections")
 
 
+def is_get_item(operation: Any) -> bool:
+    """Tell whether an operation of a Functional model is `x[...]` on a symbolic tensor."""
+    return type(operation).__name__ == "GetItem" and type(operation).__module__.startswith("keras.src.")
+
+
 def split_points(operation: Any, sizes: Sequence[int]) -> int | tuple[int, ...]:
     """Return what a `keras.ops.split` is given for parts of `sizes`: their number, where that was given and fits, or the cuts."""
     if isinstance(operation.indices_or_sections, int) and len(set(sizes)) == 1:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from nnc.graph.ir import Tensor
-from nnc_tensorflow.names import is_ops_reshape, is_ops_split
+from nnc_tensorflow.names import is_get_item, is_ops_reshape, is_ops_split
 from nnc_tensorflow.read import Reader, Reading, shape_of, static, unknown
 from nnc_tensorflow.read_products import fixed_width
 
@@ -100,12 +100,15 @@ def strided_slice(reader: Reader, op: Any) -> None:
         unknown(reader, op)
         return
     keys = _keys(op, [np.asarray(bound) for bound in bounds], len(x.shape))
+    theirs = is_get_item(reader.owner) or reader.recording.source(op) is not None
     axis = 0
     for key in (key for key in keys if key is not None):
         if isinstance(key, slice):
+            cut = key.indices(x.shape[axis])
             index = np.arange(x.shape[axis])[key]
             if len(index) != x.shape[axis] or key.step not in (None, 1):
-                x = reader.step("slice", x, (*x.shape[:axis], len(index), *x.shape[axis + 1 :]), axis=axis, index=index)
+                attrs = {"cut": cut} if theirs else {}
+                x = reader.step("slice", x, (*x.shape[:axis], len(index), *x.shape[axis + 1 :]), axis=axis, index=index, **attrs)
             axis += 1
         else:
             x = reader.step("select", x, (*x.shape[:axis], *x.shape[axis + 1 :]), axis=axis, index=key)

@@ -9,6 +9,7 @@ from types import MethodType
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from nnc.errors import SpeedupError
 from nnc.graph.plan import Reshape, Size
@@ -26,6 +27,10 @@ def _as_written(function: Callable[..., Any], reshape: Reshape, layer: keras.Lay
             raise
         return places
     return reshape
+
+
+def _take(x: Any, places: list[int], axis: int) -> Any:
+    return tf.gather(x, tf.constant(places), axis=axis)
 
 
 def rewrite_call(layers: Mapping[str, keras.Layer], reshape: Reshape) -> tuple[Size, ...]:
@@ -47,6 +52,6 @@ def rewrite_call(layers: Mapping[str, keras.Layer], reshape: Reshape) -> tuple[S
     if held:
         layer.__dict__.update(held)
     else:  # the signature stays the same, so what Keras noted of it still holds
-        layer.__dict__[name] = MethodType(resized(method.__func__, reshape, layer), layer)
+        layer.__dict__[name] = MethodType(resized(method.__func__, reshape, layer, _take), layer)
     follow_graphs(layers[""])
     return sizes

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 from nnc.graph.ir import Array, Shape
-from nnc.graph.plan import Plan
+from nnc.graph.plan import Plan, Reshape
 from nnc_tensorflow.attention import follow_projections, is_attention
 from nnc_tensorflow.layouts import is_a, linear_einsum
-from nnc_tensorflow.names import is_ops_reshape, is_ops_split, split_points
+from nnc_tensorflow.names import is_get_item, is_ops_reshape, is_ops_split, split_points
 from nnc_tensorflow.recurrent import cell_of, holder, is_cell
 from nnc_tensorflow.surgery import Cut
 
@@ -42,6 +42,25 @@ def follow_plan(operation: keras.Operation, plan: Plan, name: str) -> None:
         elif is_ops_split(operation):
             operation.indices_or_sections = split_points(operation, reshape.new)
             operation._auto_config.config["indices_or_sections"] = operation.indices_or_sections
+        elif is_get_item(operation):
+            arguments = operation._inbound_nodes[0].arguments
+            tensor, key = arguments.args
+            arguments.args = (tensor, _recut(tuple(key) if isinstance(key, (tuple, list)) else (key,), reshape))
+
+
+def _recut(key: tuple[Any, ...], reshape: Reshape) -> tuple[Any, ...]:
+    """Return the key of `x[key]` with other bounds. Steps stay as they are: what they took lies unevenly now, which no key can say."""
+    if abs(reshape.old[2]) != 1:
+        return key
+    (axis, rank), (start, stop, *_) = reshape.cut, reshape.new
+    for place, part in enumerate(key):
+        before, after = key[:place], key[place + 1 :]
+        behind_dots = any(each is Ellipsis for each in before)
+        number = rank - 1 - sum(each is not None for each in after) if behind_dots else sum(isinstance(each, slice) for each in before)
+        if isinstance(part, slice) and number == axis:
+            new = slice(start if part.start is not None else None, stop if part.stop is not None else None, part.step)
+            return (*before, new, *after)
+    return key
 
 
 def own(layer: keras.Layer) -> Mapping[str, Any]:

@@ -181,6 +181,31 @@ def split_at_indices():
     return built(Thirds(), noise(4, 7))
 
 
+class Sliced(keras.Model):
+    """Slices whose bounds stand in the code, in steps and of several axes at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third, self.other = (layers.Dense(units) for units in (24, 16, 5, 16))
+
+    def call(self, x):
+        y = ops.relu(self.first(x))
+        z = self.other(y[1:3, ::2, 8:20:2]) + self.second(y[:2, 1:4, ::2])
+        return self.third(ops.relu(self.second(y[..., ::2]) + self.second(y[..., 12:]))[:2, :3] + z)
+
+
+def slices():
+    return built(Sliced(), noise(4, 6, 8))
+
+
+def functional_slices():
+    given = keras.Input((6, 8))
+    y = layers.Dense(24, activation="relu")(given)
+    parts = (y[..., :12], y[:, :, 10:-2], y[:, 0, None, 4:16])
+    first, second, third = (layers.Dense(16)(part) for part in parts)
+    return randomise(keras.Model(given, layers.Dense(5)(first + second + third))), noise(4, 6, 8)
+
+
 def functional_split():
     given = keras.Input((7,))
     q, k, v = ops.split(layers.Dense(96)(given), [32, 64], axis=-1)
@@ -300,6 +325,8 @@ NETWORKS = {
     tied_embedding: 0.75,
     split_at_indices: 0.5,
     functional_split: 0.5,
+    slices: 0.51,
+    functional_slices: 0.4,
     gated: 0.51,
     einsum_with_own_weights: 0.75,
     convolutions: 0.5,

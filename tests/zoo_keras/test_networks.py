@@ -21,11 +21,13 @@ SUBCLASSED = (
     networks.own_attention,
     networks.fused_attention,
     networks.split_at_indices,
+    networks.slices,
     networks.tied_embedding,
 )
 FUNCTIONAL = (
     networks.functional_attention,
     networks.functional_split,
+    networks.functional_slices,
     networks.group_norm,
     networks.unscaled_norm,
     networks.one_dimension,
