@@ -50,7 +50,7 @@ class Call:
         self.recorder, self.func, self.args, self.kwargs, self.result = recorder, func, args, kwargs, result
         self.values = recorder.values
         self.operation = operation(func)
-        self.tensors = [*tensors_in(args), *(tensors_in(kwargs) if kwargs else ())]
+        self.tensors = [*_tensors_in(args), *(tensors_in(kwargs) if kwargs else ())]
         self._place: tuple[str, Source | None] | None = None
 
     @property
@@ -119,10 +119,10 @@ class Call:
 
     def later(self, kind: str, inputs: Sequence[Tensor | None], output: Tensor, **attrs: Any) -> Callable[[], Tensor]:
         """Return a function that adds a node and returns its output. It keeps no torch tensor alive."""
-        node, nodes = self._node(kind, inputs, (output,), None, attrs), self.values.graph.nodes
+        (layer, source), op, nodes = self.place, self.operation.name, self.values.graph.nodes
 
         def make() -> Tensor:
-            nodes.append(node)
+            nodes.append(Node(kind, tuple(inputs), (output,), attrs, op, layer, source))
             return output
 
         return make
@@ -159,6 +159,17 @@ class Call:
     ) -> Node:
         layer, source = self.place
         return Node(kind, tuple(inputs), outputs, attrs, self.operation.name, layer, source, evaluate)
+
+
+def _tensors_in(args: Sequence[Any]) -> list[torch.Tensor]:
+    """Return the tensors among arguments, which are mostly tensors and numbers."""
+    found: list[torch.Tensor] = []
+    for value in args:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple) and value and not isinstance(value[0], int):
+            found += tensors_in(value)
+    return found
 
 
 def other_like(tensor: torch.Tensor) -> Tensor:

@@ -1,0 +1,123 @@
+"""The last graph that was recorded, for whoever asks for it again: a pruner scores groups by it, then ModelSpeedup plans by it.
+
+A graph is the same as long as nothing has changed that it follows from: the example inputs, the modules, their code and what they hold.
+Weights may have other numbers by then, since a graph reads those when it is asked. A pass whose code looked at numbers is not kept.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import FunctionType, MethodType, NoneType
+from typing import Any
+
+import torch
+from torch import nn
+
+from nnc.graph.ir import Graph
+from nnc_torch.layers import layers_of
+
+#: Plain data that says all by its value.
+_PLAIN = frozenset([int, float, complex, bool, str, bytes, NoneType, torch.dtype, torch.device])
+_DICTS = (dict, OrderedDict)
+#: How deep what a module holds is read: config.text_config.layer_types[0].
+_DEPTH = 6
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A graph and what it was recorded from. The model and the inputs are not kept alive."""
+
+    model: weakref.ref[nn.Module]
+    inputs: tuple[weakref.ref[torch.Tensor], ...]
+    state: Hashable
+    graph: Graph
+
+
+_last: _Recording | None = None
+
+
+def recalled(model: nn.Module, example_inputs: Any, state: Hashable) -> Graph | None:
+    """Return the graph of a model in a `state` on these inputs, if that is what was recorded last."""
+    last = _last
+    if last is None or last.model() is not model or last.state != state:
+        return None
+    given = list(_tensors(example_inputs))
+    same = len(given) == len(last.inputs) and all(ref() is tensor for ref, tensor in zip(last.inputs, given, strict=True))
+    return replace(last.graph) if same else None
+
+
+def keep(model: nn.Module, example_inputs: Any, state: Hashable, graph: Graph) -> None:
+    """Keep a graph until another one is recorded, or the model is gone."""
+    global _last
+    inputs = tuple(weakref.ref(tensor) for tensor in _tensors(example_inputs))
+    _last = _Recording(weakref.ref(model, _forget), inputs, state, replace(graph))
+
+
+def _forget(gone: weakref.ref[nn.Module]) -> None:
+    global _last
+    if _last is not None and _last.model is gone:
+        _last = None
+
+
+def state_of(model: nn.Module, example_inputs: Any) -> Hashable:
+    """Return what a graph follows from besides the tensors of the inputs: it is equal where it may be taken to be the same."""
+    seen: dict[int, int] = {}
+    modes = torch.get_default_dtype(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    return modes, _mark(example_inputs, seen, _DEPTH), tuple((path, _held(module, seen)) for path, module in layers_of(model))
+
+
+def _held(module: nn.Module, seen: dict[int, int]) -> Hashable:
+    """Return what a module is and holds, but for the modules in it and whether it trains."""
+    kind = type(module)
+    marks: list[Hashable] = []
+    for name, value in vars(module).items():
+        if type(value) in _PLAIN:
+            marks.append((name, value) if name != "training" else None)
+        elif name in ("_parameters", "_buffers"):
+            marks.append(frozenset((own, _tensor(tensor)) for own, tensor in value.items() if tensor is not None))
+        elif name != "_modules" and (value is None or type(value) not in _DICTS or value):  # most hooks are none
+            marks.append((name, _mark(value, seen, _DEPTH)))
+    return id(module), kind, id(kind.forward), tuple(marks)
+
+
+def _mark(value: Any, seen: dict[int, int], depth: int) -> Hashable:
+    """Return something that is equal for two values that code would treat alike."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return kind, value
+    if kind is tuple and _PLAIN.issuperset(map(type, value)):
+        return value
+    if isinstance(value, torch.Tensor):
+        return _tensor(value)
+    if id(value) in seen:
+        return seen[id(value)]
+    seen[id(value)] = number = len(seen)
+    if not depth or isinstance(value, FunctionType | MethodType | type | nn.Module):
+        return id(value)
+    if kind is dict and _PLAIN.issuperset(map(type, value.values())):
+        return number, tuple(value.items()), tuple(map(type, value.values()))
+    if isinstance(value, Mapping):
+        return number, kind, tuple((_mark(key, seen, depth - 1), _mark(item, seen, depth - 1)) for key, item in value.items())
+    if isinstance(value, tuple | list | set | frozenset):
+        return number, kind, tuple(_mark(item, seen, depth - 1) for item in value)
+    return number, kind, id(value), _mark(vars(value), seen, depth - 1) if hasattr(value, "__dict__") else None
+
+
+def _tensor(tensor: torch.Tensor) -> Hashable:
+    # Weights may be trained; whole numbers are positions, and may be in the graph as such.
+    version = None if tensor.is_inference() or tensor.is_floating_point() else tensor._version
+    return id(tensor), tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.requires_grad, version
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
