@@ -66,6 +66,13 @@ class Ops(Protocol):
         """
         ...
 
+    def few(self, function: Callable[..., Any], *numbers: Any) -> tuple[Any, ...]:
+        """Return the tuple that `function(ops, *numbers)` makes of tensors of one number each; no gradient flows through it.
+
+        A framework may do it outside its tensors, with another library's `ops` of the standard's names, where these cost too much.
+        """
+        ...
+
     def extremes(self, x: Any) -> tuple[Any, Any]:
         """Return the smallest and the largest number of all."""
         ...

@@ -100,8 +100,8 @@ def _step(x: torch.Tensor, scale: torch.Tensor) -> Any:
 
 
 def _number(scalar: torch.Tensor) -> float | None:
-    plain = scalar.device.type == "cpu" and scalar.numel() == 1 and not torch.compiler.is_compiling()
-    return float(scalar.item()) if plain else None
+    usual = type(scalar) in (torch.Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()  # not one without numbers
+    return float(scalar.item()) if usual and scalar.device.type == "cpu" and scalar.numel() == 1 else None
 
 
 def _open(low: float, high: float) -> tuple[float, float]:

@@ -14,6 +14,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -71,8 +72,15 @@ def put(value: Any, steps: Steps, tensor: torch.Tensor) -> Any:
 
 def inputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a call by name, in the order in which they were given."""
-    names = [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    forward = module.forward
+    names = _positional(getattr(forward, "__func__", forward))[hasattr(forward, "__func__") :]
     return {(names[i] if i < len(names) else str(i)): value for i, value in enumerate(args)} | kwargs
+
+
+@lru_cache(maxsize=1024)
+def _positional(function: Any) -> tuple[str, ...]:
+    """Return the names of what a function takes by position."""
+    return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY)
 
 
 def _tensors(value: Any, way: Steps = ()) -> Iterator[Steps]:

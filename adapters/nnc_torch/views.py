@@ -77,6 +77,10 @@ class SeenPassing:
         self.handle = register(module, site, self)
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, *output: Any) -> Any:
+        first = output[0] if output else args[0] if args else None
+        if isinstance(first, torch.Tensor) and self.site.tensor in ("input", "output"):  # as nearly always
+            shown = self.seen(first, module.training)
+            return shown if output else ((shown, *args[1:]), kwargs)
         if output:
             way = find(output[0], self.site)
             return put(output[0], way, self.seen(get(output[0], way), module.training))

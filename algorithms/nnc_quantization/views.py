@@ -57,7 +57,7 @@ class ScaleOfMax(Quantised):
         clips = not isinstance(self.shrink, float) or self.shrink != 1.0
         if clips:
             largest = largest * ops.asarray(np.asarray(self.shrink, np.float32))
-        scale = ops.maximum(largest / self.highest, SMALLEST * ops.ones_like(largest))
+        scale = ops.clip(largest / self.highest, SMALLEST)
         return fake.ste_symmetric(x, scale, self.highest, ops) if clips else fake.covered(x, scale, ops)
 
     def _blocks(self, x: Any, ops: Ops) -> Any:
@@ -111,21 +111,25 @@ class Range(Quantised):
 
     def __call__(self, x: Any, state: State, ops: Ops, training: bool) -> Any:
         if training and self.follows:
-            seen = ops.stop_gradient(x)
-            zero = ops.zeros_like(state["low"])
-            low, high = ops.extremes(seen)
-            for name, found in (("low", ops.minimum(low, zero)), ("high", ops.maximum(high, zero))):
-                state.assign(name, state[name] + _FRESH * (found - state[name]))
-        scale, zero = self._grid(state["low"], state["high"], ops)
+            low, high, scale, zero = ops.few(self._followed, state["low"], state["high"], *ops.extremes(ops.stop_gradient(x)))
+            state.assign("low", low)
+            state.assign("high", high)
+        else:
+            scale, zero = ops.few(self._grid, state["low"], state["high"])
         return fake.ste(x, scale, zero, 0, self.highest, ops)
 
-    def _grid(self, low: Any, high: Any, ops: Ops) -> tuple[Any, Any]:
+    def _followed(self, ops: Any, low: Any, high: Any, smallest: Any, largest: Any) -> tuple[Any, ...]:
+        """Return the range after a batch with these extremes, and its grid."""
+        low = low + _FRESH * (ops.minimum(smallest, 0.0) - low)
+        high = high + _FRESH * (ops.maximum(largest, 0.0) - high)
+        return low, high, *self._grid(ops, low, high)
+
+    def _grid(self, ops: Any, low: Any, high: Any) -> tuple[Any, Any]:
         if self.symmetric:
-            reach = ops.maximum(-low, high)
-            scale = ops.maximum(reach / (self.highest // 2), SMALLEST * ops.ones_like(reach))
+            scale = ops.maximum(ops.maximum(-low, high) / (self.highest // 2), SMALLEST)
             return scale, ops.ones_like(scale) * float((self.highest + 1) // 2)
-        scale = ops.maximum((high - low) / self.highest, SMALLEST * ops.ones_like(low))
-        return scale, ops.clip(ops.round(-low / scale), 0, self.highest)
+        scale = ops.maximum((high - low) / self.highest, SMALLEST)
+        return scale, ops.minimum(ops.maximum(ops.round(-low / scale), 0.0), float(self.highest))
 
     def grid(self, weight: Array | None, numbers: Mapping[str, Array]) -> Grid:
         low, high = float(numbers["low"]), float(numbers["high"])
@@ -270,5 +274,4 @@ def _ratio(numbers: Array) -> Array:
 
 def _positive(scale: Any, ops: Ops) -> Any:
     """Return a scale that has not crossed zero, with a gradient everywhere."""
-    size = ops.abs(scale)
-    return ops.maximum(size, SMALLEST * ops.ones_like(size))
+    return ops.clip(ops.abs(scale), SMALLEST)
