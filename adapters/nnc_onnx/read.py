@@ -109,7 +109,8 @@ class Reader:
         tensor, slot = self.parameter(view.tensor)
         rest = tuple(range(2, len(tensor.shape)))
         if slot.dims:
-            tensor = self.step("reshape", tensor, tuple(self.finder.stored[view.tensor].dims))
+            whole, tensor = tensor, self.step("reshape", tensor, tuple(self.finder.stored[view.tensor].dims))
+            self._directions[tensor] = whole
             rest = tuple(range(2, len(tensor.shape)))
         if slot.directions:
             shown = self.step("reshape", tensor, tuple(self.finder.stored[view.tensor].dims))
@@ -134,7 +135,7 @@ class Reader:
         self.graph.nodes.append(self._made(kind, tuple(inputs), outputs, attrs, None))
 
     def whole(self, shown: Tensor) -> Tensor | None:
-        """Return the parameter of which a tensor shows the rows of one direction, or None."""
+        """Return the parameter that a tensor shows direction behind direction, or None."""
         return self._directions.get(shown)
 
     def step(self, kind: str, x: Tensor, shape: Shape, **attrs: Any) -> Tensor:

@@ -36,7 +36,8 @@ def recurrent(reader: Reader, node: NodeProto) -> None:
         states = [_state(reader, reader.given(node, place), side) for place in (5, 6)]
         functions = tuple(_FUNCTIONS[name] for name in named[side * len(default) : (side + 1) * len(default)])
         inputs = (x, _part(reader, weight, side), biases[0], *states, _part(reader, state_weight, side), biases[1])
-        sides.append(_outputs(reader, node, inputs, {"cell": kind, "order": order, "activations": functions}))
+        attrs = {"cell": kind, "order": order, "activations": functions} | _place(reader, reader.given(node, 3), side)
+        sides.append(_outputs(reader, node, inputs, attrs))
     for place, name in enumerate(node.output):
         if name:
             reader.emit("stack", name, [outputs[place] for outputs in sides], {"axis": 0 if place else 1})
@@ -69,6 +70,16 @@ def _biases(reader: Reader, name: str, side: int) -> tuple[Tensor | None, Tensor
     rows = own.shape[0] // 2
     first, second = (reader.step("slice", own, (rows,), axis=0, index=np.arange(start, start + rows)) for start in (0, rows))
     return first, second
+
+
+def _place(reader: Reader, name: str, side: int) -> dict[str, Any]:
+    """Return where the bias of one direction's inputs lies in a stored tensor that holds it with others."""
+    whole = reader.whole(reader.tensor(name)) if name else None
+    if whole is None:
+        return {}
+    rows = reader.tensor(name).shape[1] // 2
+    start = 2 * rows * side
+    return {"bias": (whole, np.arange(start, start + rows))}
 
 
 def _state(reader: Reader, name: str, side: int) -> Tensor | None:

@@ -31,7 +31,7 @@ def read_call(reader: Reader, call: Call) -> None:
     bias, recurrent_bias = (*biases, None, None)[:2]
     state, memory = (*states, None, None)[:2]
     outputs = tuple(Tensor(shape_of(tensor)) for tensor in made)
-    attrs = {"cell": kind, "order": order, "activations": _activations(cell)}
+    attrs = {"cell": kind, "order": order, "activations": _activations(cell)} | _part(reader, cell)
     _add(reader, call, "recurrent", (x, weight, bias, state, memory, recurrent_weight, recurrent_bias), outputs, attrs)
     for tensor, output in zip(made, outputs, strict=True):
         reader.values[tensor.ref()] = output
@@ -50,6 +50,14 @@ def _weights(reader: Reader, call: Call, cell: Any) -> list[Tensor | None]:
         rows.append(Tensor(bias.shape[1:]))
         _add(reader, call, "select", (bias,), (rows[-1],), {"axis": 0, "index": number})
     return [*weights, *rows]
+
+
+def _part(reader: Reader, cell: Any) -> dict[str, Any]:
+    """Return where the bias of the input lies in a variable that holds both."""
+    variable = own_variables(cell).get("bias")
+    if variable is None or len(variable.shape) == 1:
+        return {}
+    return {"bias": (reader.stored(variable), np.arange(variable.shape[1]))}
 
 
 def _activations(cell: Any) -> tuple[Callable[..., Array], ...]:

@@ -21,7 +21,8 @@ from nnc.graph.values import Values
 class Contraction:
     """An axis that `node` sums over: axis number `axis` of `tensor`; `safe[i]` says that index i may leave it.
 
-    `constant[i]`, where not zero, must then be folded through the weight into `bias`, a path. `reason` explains an unsafe index.
+    `constant[i]`, where not zero, must then be folded through the weight into `bias`, a path, or only into its `entries`, where it holds
+    more than that. `reason` explains an unsafe index.
     """
 
     node: Node
@@ -31,6 +32,7 @@ class Contraction:
     reason: str
     constant: Array | None = None
     bias: str = ""
+    entries: Array | None = None
 
 
 def contractions(graph: Graph, values: Values) -> Iterator[Contraction]:
@@ -81,21 +83,25 @@ def _weighted(node: Node, weight: Tensor, inputs: Array, values: Values, reason:
     constant = np.where(unread, 0.0, np.nan_to_num(inputs))
     if not constant.any():
         return Contraction(node, weight, 1, safe, f"{_reader(node)} {reason}")
-    bias = _bias(node, weight)
+    bias, entries = _bias(node, weight)
     if not bias:
         safe &= (constant == 0).all(axis=0)
-        return Contraction(node, weight, 1, safe, f"{_reader(node)} reads a constant from it and has no bias to take it")
-    return Contraction(node, weight, 1, safe, f"{_reader(node)} {reason}", constant, bias)
+        lacks = "has no bias to take it" if weight.role == "parameter" else "its weight is a part of a tensor that other operations share"
+        return Contraction(node, weight, 1, safe, f"{_reader(node)} reads a constant from it and {lacks}")
+    return Contraction(node, weight, 1, safe, f"{_reader(node)} {reason}", constant, bias, entries)
 
 
-def _bias(node: Node, weight: Tensor) -> str:
-    """Return the path of the bias that takes a constant, "" where there is none; a layer that lacks one is given it."""
+def _bias(node: Node, weight: Tensor) -> tuple[str, Array | None]:
+    """Return the path of the bias that takes a constant, "" where there is none, and its entries; a layer that lacks one is given it."""
     bias = node.inputs[2]
     if weight.role != "parameter":
-        return ""
+        return "", None
+    if "bias" in node.attrs:
+        stored, entries = node.attrs["bias"]
+        return stored.name, entries
     if node.kind == "recurrent" or not weight.name.endswith("weight"):
-        return bias.name if bias is not None and bias.role == "parameter" else ""
-    return weight.name.removesuffix("weight") + "bias"
+        return (bias.name if bias is not None and bias.role == "parameter" else ""), None
+    return weight.name.removesuffix("weight") + "bias", None
 
 
 def recurrent(node: Node, values: Values) -> Iterator[Contraction]:

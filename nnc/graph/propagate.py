@@ -169,8 +169,17 @@ def _folds(state: _State, summed: list[Contraction]) -> dict[str, Array]:
     for contraction, constant in constants.values():
         addend = _addend(state, contraction, constant)
         if addend is not None:
-            folds[contraction.bias] = addend
+            folds[contraction.bias] = _within(addend, contraction)
     return folds
+
+
+def _within(addend: Array, contraction: Contraction) -> Array:
+    """Return an addend of a part of a parameter as one of all of it."""
+    if contraction.entries is None:
+        return addend
+    whole = np.zeros(contraction.node.attrs["bias"][0].shape)
+    whole.reshape(-1)[contraction.entries] = addend
+    return whole
 
 
 def _addend(state: _State, contraction: Contraction, constant: Array) -> Array | None:

@@ -247,6 +247,24 @@ def attended(draw: Draw, w: Writer, x: int) -> int:
     return w.pair("add", w.linear(w.act(w.linear(x, 6), "gelu"), width), x) if draw(st.booleans()) else x
 
 
+@fits("tokens")
+def recurring(draw: Draw, w: Writer, x: int) -> int:
+    return w.recurrent(x, draw(st.sampled_from(["LSTM", "GRU", "RNN"])), draw(st.sampled_from([2, 3, 4])), draw(st.booleans()))
+
+
+@fits("tokens")
+def tied(draw: Draw, w: Writer, x: int) -> int:
+    """Tokens against the rows of the table that they may come from."""
+    width = w.values[x].channels
+    tables = [name for name, (step, _) in w.layers.items() if step.op == "embedding" and step.attrs["width"] == width]
+    return w.tied(x, tables[0]) if tables else x
+
+
+@fits("tokens")
+def placed(draw: Draw, w: Writer, x: int) -> int:
+    return w.placed(x)
+
+
 @fits("image", "line", "tokens")
 def spread(draw: Draw, w: Writer, x: int) -> int:
     """A broadcast add: what a layer makes of the mean over all positions."""

@@ -45,6 +45,23 @@ class Scaled(layers.Layer):
         return x * self.vector
 
 
+class Placed(layers.Layer):
+    """x plus a table of its own."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=shape[1:], name="table")
+
+    def call(self, x):
+        return x + self.table
+
+
+def _recurrent(a: dict, name: str) -> layers.Layer:
+    kind = {"LSTM": layers.LSTM, "GRU": layers.GRU, "RNN": layers.SimpleRNN}[a["cell"]]
+    options = {"reset_after": a["units"] % 2 == 0} if a["cell"] == "GRU" else {}
+    made = kind(a["units"], return_sequences=True, **options, **({} if a["both"] else {"name": name}))
+    return layers.Bidirectional(made, name=name) if a["both"] else made
+
+
 def _made(step: Step, read: Value) -> layers.Layer:
     a, name, rank = step.attrs, step.layer, len(read.shape) - 2
     if step.op == "conv":
@@ -61,6 +78,9 @@ def _made(step: Step, read: Value) -> layers.Layer:
         "layer_norm": lambda: layers.LayerNormalization(epsilon=1e-5, name=name),
         "bare": lambda: Bare(a["out"], a["how"], name=name),
         "scaled": lambda: Scaled(name=name),
+        "recurrent": lambda: _recurrent(a, name),
+        "embedding": lambda: layers.Embedding(a["rows"], a["width"], name=name),
+        "placed": lambda: Placed(name=name),
     }
     return made[step.op]()
 
@@ -148,7 +168,10 @@ def _run(program: Program, made: dict[str, layers.Layer], x):
     values, kinds = [x], program.values
     for step in program.steps:
         given = [values[number] for number in step.inputs]
-        result = made[step.layer](*given) if step.layer else OPS[step.op](step, kinds[step.inputs[0]], *given)
+        if step.op == "tied":
+            result = ops.matmul(given[0], ops.transpose(made[step.attrs["table"]].embeddings))
+        else:
+            result = made[step.layer](*given) if step.layer else OPS[step.op](step, kinds[step.inputs[0]], *given)
         values.extend(result if isinstance(result, (tuple, list)) else [result])
     return values[-1]
 
@@ -169,15 +192,16 @@ class Network(keras.Model):
 def build(program: Program) -> tuple[keras.Model, np.ndarray]:
     """Return the program's model, subclassed for odd seeds, its numbers set, and its example inputs."""
     x = inputs(program)
-    if program.given.kind != "plain":
+    if program.given.kind in ("image", "line"):
         x = np.moveaxis(x, 1, -1)
-    if program.seed % 2:
+    # What a layer holds can be read outside of its call in a subclassed model only.
+    if program.seed % 2 or any(step.op == "tied" for step in program.steps):
         model = Network(program)
         model(x)
         made = model.layers
     else:
         named = {name: _made(step, read) for name, (step, read) in program.layers().items()}
-        given = keras.Input(x.shape[1:])
+        given = keras.Input(x.shape[1:], dtype=x.dtype.name)
         model, made = keras.Model(given, _run(program, named, given)), list(named.values())
     for layer in made:
         for variable in layer.weights:
@@ -188,8 +212,12 @@ def build(program: Program) -> tuple[keras.Model, np.ndarray]:
 def _native(layer: layers.Layer, variable, seed: int) -> np.ndarray:
     """Return a variable's numbers, drawn in the canonical shape and laid out as Keras stores them."""
     shape = tuple(variable.shape)
-    if variable.name in ("matrix", "vector"):
+    if variable.name in ("matrix", "vector", "table"):
         return numbers(layer.name, shape, seed)
+    if isinstance(layer, (layers.RNN, layers.Bidirectional)):
+        return numbers(variable.path, shape, seed)
+    if isinstance(layer, layers.Embedding):
+        return numbers(f"{layer.name}.weight", shape, seed)
     path = f"{layer.name}.{NATIVE.get(variable.name, variable.name)}"
     if len(shape) == 1:
         return numbers(path, shape, seed)

@@ -55,7 +55,8 @@ class Builder:
         return path
 
     def finished(self) -> ModelProto:
-        given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *self.program.given.shape[1:]])
+        kind = TensorProto.INT64 if self.program.given.kind == "indices" else TensorProto.FLOAT
+        given = helper.make_tensor_value_info("x", kind, ["n", *self.program.given.shape[1:]])
         result = helper.make_tensor_value_info(self.names[-1], TensorProto.FLOAT, ["n", *self.values[-1].shape[1:]])
         initial = [numpy_helper.from_array(array, name) for name, array in self.stored.items()]
         graph = helper.make_graph(self.nodes, "program", [given], [result], initial)
@@ -123,6 +124,28 @@ def _scaled(b: Builder, step: Step, read: Value, x: str) -> str:
     return b.node("Mul", x, b.parameter(step.layer, (read.channels,), lambda vector: vector.reshape(around)))
 
 
+def _recurrent(b: Builder, step: Step, read: Value, x: str) -> str:
+    """As torch's exporter writes it: time first, and the directions side by side afterwards."""
+    a, layer = step.attrs, step.layer
+    directions, (_, length, width) = 1 + a["both"], read.shape
+    rows = {"LSTM": 4, "GRU": 3, "RNN": 1}[a["cell"]] * a["units"]
+    shapes = {"weight_ih": (rows, width), "weight_hh": (rows, a["units"]), "bias": (2 * rows,)}
+    weights = [b.parameter(f"{layer}.{key}_l0", (directions, *shape)) for key, shape in shapes.items()]
+    options = {"linear_before_reset": 1} if a["cell"] == "GRU" else {}
+    direction = "bidirectional" if a["both"] else "forward"
+    turned = b.node("Transpose", x, perm=[1, 0, 2])
+    made = b.node(a["cell"], turned, *weights, hidden_size=a["units"], direction=direction, **options)
+    return b.node("Reshape", b.node("Transpose", made, perm=[2, 0, 1, 3]), b.whole(0, length, directions * a["units"]))
+
+
+def _embedding(b: Builder, step: Step, read: Value, x: str) -> str:
+    return b.node("Gather", b.parameter(f"{step.layer}.weight", (step.attrs["rows"], step.attrs["width"])), x)
+
+
+def _tied(b: Builder, step: Step, read: Value, x: str) -> str:
+    return b.node("MatMul", x, b.node("Transpose", f"{step.attrs['table']}.weight", perm=[1, 0]))
+
+
 def _flatten(b: Builder, step: Step, read: Value, x: str) -> str:
     if step.attrs["order"] == "NHWC" and step.attrs["first"]:
         x = b.node("Transpose", x, perm=[0, *range(2, len(read.shape)), 1])
@@ -186,6 +209,10 @@ OPS = {
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
     "act": _act,
+    "recurrent": _recurrent,
+    "embedding": _embedding,
+    "tied": _tied,
+    "placed": lambda b, step, read, x: b.node("Add", x, b.parameter(step.layer, read.shape[1:])),
     "reduce": _reduce,
     "matmul": _matmul,
     "bare": _bare,

@@ -1,6 +1,7 @@
 """Random small networks as programs: a list of steps that each framework's builder turns into a model of its own.
 
-A value is an image (N, C, H, W), a line (N, C, L), or plain (whatever lies as it is written: tokens (N, T, C), vectors (N, C), heads). The
+A value is an image (N, C, H, W), a line (N, C, L), plain (whatever lies as it is written: tokens (N, T, C), vectors (N, C), heads), or
+indices (N, T) into a table. The
 builders may store images and lines with the channels last; a program never sees that. A `Program` prints as Python, so that one that
 failed can be kept as an explicit test.
 """
@@ -125,6 +126,24 @@ class Writer:
     def norm(self, x: int, op: str, **attrs: Any) -> int:
         return self.add(op, [x], self.values[x], layer=self.fresh("norm"), **attrs)
 
+    def recurrent(self, x: int, cell: str, units: int, both: bool) -> int:
+        """An LSTM, GRU or RNN over tokens, forwards or `both` ways; Keras resets a GRU's state before or after the product."""
+        *front, _ = self.values[x].shape
+        result = Value("plain", (*front, units * (1 + both)))
+        return self.add("recurrent", [x], result, layer=self.fresh("rnn"), cell=cell, units=units, both=both)
+
+    def embedding(self, x: int, rows: int, width: int) -> int:
+        return self.add("embedding", [x], Value("plain", (*self.values[x].shape, width)), layer=self.fresh("table"), rows=rows, width=width)
+
+    def tied(self, x: int, table: str) -> int:
+        """The product of tokens with a table that an embedding holds."""
+        step, _ = self.layers[table]
+        return self.add("tied", [x], Value("plain", (*self.values[x].shape[:-1], step.attrs["rows"])), table=table)
+
+    def placed(self, x: int) -> int:
+        """Tokens plus a table of positions, which no layer holds."""
+        return self.add("placed", [x], self.values[x], layer=self.fresh("places"))
+
     def again(self, x: int, layer: str) -> int:
         """Call a layer at a second place."""
         step, _ = self.layers[layer]
@@ -232,7 +251,14 @@ class Writer:
         return Program(self.given, tuple(self.steps), masking, seed)
 
 
-INPUTS = (Value("image", (BATCH, 3, 4, 4)), Value("line", (BATCH, 3, 6)), Value("plain", (BATCH, 3, 6)), Value("plain", (BATCH, 5)))
+INPUTS = (
+    Value("image", (BATCH, 3, 4, 4)),
+    Value("line", (BATCH, 3, 6)),
+    Value("plain", (BATCH, 3, 6)),
+    Value("plain", (BATCH, 5)),
+    Value("indices", (BATCH, 5)),
+)
+ROWS = 7
 MASKINGS = ("joint", "rows", "mixed")
 
 
@@ -261,6 +287,8 @@ def _form(value: Value) -> str:
 
 def _first(draw: Draw, writer: Writer) -> int:
     width = draw(st.sampled_from([4, 6, 8]))
+    if writer.given.kind == "indices":
+        return writer.embedding(0, ROWS, width)
     if writer.given.kind == "plain":
         return writer.linear(0, width)
     return writer.conv(0, width, kernel=draw(st.sampled_from([1, 3])))

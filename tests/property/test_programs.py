@@ -17,7 +17,7 @@ import nnc
 from nnc.registry import adapter_for
 from tests.property.found import CONSTANT, MAXIMUM, REPEATED, UNUSED
 from tests.property.masking import masks_of
-from tests.property.programs import Program, programs
+from tests.property.programs import Program, Value, Writer, programs
 
 MANY = int(os.environ.get("NNC_EXAMPLES", "0"))
 
@@ -98,16 +98,17 @@ def test_a_torch_module_and_an_onnx_file_of_one_network_have_the_same_groups(pro
     """Where a network multiplies with matrices that no layer holds, they need not.
 
     A constant in front of one can leave from a file only, which gets an addition behind the product; a vector that scales what comes
-    behind one can be masked in a module only, since it belongs to that.
+    behind one, and a table that is added, can be masked in a module only, since they belong to that. A file has the two directions of a
+    recurrent layer on an axis of their own, which a concatenation behind it then cuts across.
     """
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     module, file = groups("torch", program), groups("onnx", program)
 
-    ops = {step.op for step in program.steps}
-    if "bare" not in ops:
+    ops = {step.op if not step.attrs.get("both") else "both" for step in program.steps}
+    if not ops & {"bare", "placed", "tied", "both"}:
         assert file == module
-    elif "scaled" not in ops:
+    elif not ops & {"scaled", "placed", "both"}:
         assert all(group in file for group in module)
 
 
@@ -116,3 +117,23 @@ def test_what_only_an_unused_layer_reads_is_offered_no_more_than_in_a_file_that_
     pytest.importorskip("onnx")
 
     assert groups("torch", UNUSED) == groups("onnx", UNUSED, whole=False) == [(["conv0"], 3)]
+
+
+@pytest.mark.parametrize("framework", ["torch", "onnx", "keras"])
+@pytest.mark.parametrize(("cell", "units"), [("LSTM", 4), ("RNN", 4), ("GRU", 4), ("GRU", 3)])
+def test_a_constant_that_a_recurrent_layer_reads_goes_into_its_bias(framework, cell, units):
+    """The bias of masked rows stays, and a sigmoid makes a constant of it. A GRU of 3 has one bias in Keras, not two."""
+    pytest.importorskip(framework)
+    writer = Writer(Value("plain", (2, 3, 6)))
+    x = writer.recurrent(writer.act(writer.linear(0, 6), "sigmoid"), cell, units, both=False)
+    writer.linear(writer.mean(x, (1,)), 3)
+    model, inputs = import_module(f"tests.property.{framework}_builder").build(writer.program("rows", 3))
+    rows = np.ones((6, 6), bool)
+    rows[[1, 4]] = False
+
+    speedup = nnc.ModelSpeedup(model, inputs, {"fc0": {"weight": rows}})
+    speedup.speedup_model()
+
+    assert speedup.plan.groups[0].members[0].removed == (1, 4)
+    assert speedup.difference <= 1e-6
+    assert speedup.plan.kept == ()

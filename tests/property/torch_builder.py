@@ -54,6 +54,12 @@ def _made(step: Step, read: Value) -> nn.Module | nn.Parameter:
         return nn.GroupNorm(a["groups"], width)
     if step.op == "layer_norm":
         return nn.LayerNorm(width)
+    if step.op == "recurrent":
+        return getattr(nn, a["cell"])(width, a["units"], batch_first=True, bidirectional=a["both"])
+    if step.op == "embedding":
+        return nn.Embedding(a["rows"], a["width"])
+    if step.op == "placed":
+        return nn.Parameter(torch.zeros(read.shape[1:]))
     return nn.Parameter(torch.zeros((width, a["out"]) if step.op == "bare" else (width,)))
 
 
@@ -112,6 +118,10 @@ OPS = {
     **dict.fromkeys(("conv", "transposed", "linear", "batch_norm", "group_norm", "layer_norm"), _layer),
     **{name: lambda net, step, a, b: PAIRS[step.op](a, b) for name in PAIRS},
     "act": lambda net, step, x: ACTS[step.attrs["function"]](x),
+    "recurrent": lambda net, step, x: getattr(net, step.layer)(x)[0],
+    "embedding": _layer,
+    "tied": lambda net, step, x: x @ getattr(net, step.attrs["table"]).weight.t(),
+    "placed": lambda net, step, x: x + getattr(net, step.layer),
     "reduce": _reduce,
     "matmul": _matmul,
     "bare": _bare,
