@@ -18,7 +18,7 @@ from nnc.graph.contractions import contractions
 from nnc.graph.ir import Array, Graph, Node, Tensor
 from nnc.graph.known import one_of_each
 from nnc.graph.labels import Factor, solve
-from nnc.graph.offers import Solved, needed, outdone, unmaskable, withheld
+from nnc.graph.offers import Solved, needed, outdone, solved, unmaskable
 from nnc.graph.rules import constrain
 from nnc.graph.values import Values
 
@@ -64,10 +64,7 @@ class Groups:
     def __init__(
         self, graph: Graph, allow_inexact: bool = False, tied: Sequence[Sequence[str]] = (), maskable: Collection[str] | None = None
     ) -> None:
-        axes = constrain(graph, allow_inexact)
-        for members in tied:
-            _tie(axes, graph, members)
-        self._solved = Solved(graph, solve(axes))
+        self._solved = _tied(graph, allow_inexact, tied) if tied else solved(graph, allow_inexact)
         self._labels, self._bound, self._producers = self._solved.labels, self._solved.bound, self._solved.producers
         self._graph = graph
         self._parameters = graph.parameters()
@@ -108,7 +105,7 @@ class Groups:
         for contraction in contractions(graph, Values({})):
             for factor in self._labels.of(self._labels.axes[contraction.tensor][contraction.axis]):
                 summed[self._labels.classes(factor)] = True
-        whole = (*withheld(self._labels, self._bound), *outdone(self._labels, self._bound), *unmaskable(graph, self._labels, maskable))
+        whole = (*self._solved.withheld, *outdone(self._labels, self._bound), *unmaskable(graph, self._labels, maskable))
         for classes, why in (*whole, (np.flatnonzero(~summed), "nothing sums over it")):
             reason[classes[reason[classes] < 0]] = len(self._why)
             self._why.append(why)
@@ -253,6 +250,13 @@ def _block(factor: Factor, vector: Array) -> Array:
     """Return the part of a vector that a factor reads, as (outer, size, inner): a view of it."""
     block = vector[factor.start : factor.start + factor.outer * factor.size * factor.inner]
     return np.asarray(block.reshape(factor.outer, factor.size, factor.inner))
+
+
+def _tied(graph: Graph, allow_inexact: bool, tied: Sequence[Sequence[str]]) -> Solved:
+    axes = constrain(graph, allow_inexact)
+    for members in tied:
+        _tie(axes, graph, members)
+    return Solved(graph, solve(axes))
 
 
 def _tie(axes: Axes, graph: Graph, members: Sequence[str]) -> None:

@@ -117,6 +117,8 @@ class Graph:
     epsilon: float = 0.0
     #: What else the pass made that lasts: a buffer that was written, numbers that the model's code looked at.
     lasting: list[Tensor] = field(default_factory=list)
+    #: What follows from the graph alone and was found out before, by who keeps it here.
+    found: dict[Any, Any] = field(default_factory=dict)
 
     def effective(self) -> list[Node]:
         """Return the nodes whose results reach an output, or last, in their order; what an unknown operation reads counts too.

@@ -13,10 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
-from nnc.graph.ir import Array, Graph, Tensor
+from nnc.graph.ir import Array, Tensor
 from nnc.graph.known import any_along
-from nnc.graph.labels import Factor, Labels
-from nnc.graph.offers import Binding, producers
+from nnc.graph.labels import Factor
+from nnc.graph.offers import Solved
 from nnc.graph.plan import Kept
 from nnc.graph.values import Values
 
@@ -33,11 +33,11 @@ class Stays:
     pinned: Array
 
 
-def kept(graph: Graph, labels: Labels, values: Values, bound: Sequence[Binding], stays: Stays) -> Iterator[Kept]:
+def kept(solved: Solved, values: Values, stays: Stays) -> Iterator[Kept]:
     """Yield, per masked parameter axis and reason, how many wholly masked slices stay."""
-    disagreements = _Disagreements(graph, labels, values, bound)
+    labels, disagreements = solved.labels, _Disagreements(solved, values)
     by_axis: dict[tuple[Tensor, int], list[Factor]] = {}
-    for tensor, axis, factor in bound:
+    for tensor, axis, factor in solved.bound:
         if tensor.name in values.masks and len(tensor.shape) > 1 and axis <= 1:
             by_axis.setdefault((tensor, axis), []).append(factor)
     for (tensor, axis), factors in by_axis.items():
@@ -66,10 +66,13 @@ def _masked(values: Values, tensor: Tensor, axis: int) -> Array:
 class _Disagreements:
     """Which layers make a class and mask it, and which make it and do not."""
 
-    def __init__(self, graph: Graph, labels: Labels, values: Values, bound: Sequence[Binding]) -> None:
-        self._labels, self._values = labels, values
-        made = producers(graph)
-        self._makers = [(t, axis, factor) for t, axis, factor in bound if len(t.shape) > 1 and axis <= 1 and (t.name, axis) in made]
+    def __init__(self, solved: Solved, values: Values) -> None:
+        self._labels, self._values = solved.labels, values
+        self._makers = [
+            (tensor, axis, factor)
+            for tensor, axis, factor in solved.bound
+            if len(tensor.shape) > 1 and axis <= 1 and (tensor.name, axis) in solved.producers
+        ]
 
     @cached_property
     def _pattern(self) -> Array:

@@ -8,14 +8,15 @@ convolution are tied to none, so there both may leave, and a pruner is offered t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from nnc.graph.contractions import contractions
 from nnc.graph.ir import Array, Graph, Tensor
-from nnc.graph.labels import Factor, Labels
+from nnc.graph.labels import Factor, Labels, solve
+from nnc.graph.rules import constrain
 from nnc.graph.values import analyse
 
 #: A factor of one axis of one parameter.
@@ -155,6 +156,21 @@ class Solved:
     def signature(self) -> Array:
         """A number per class that tells groups apart."""
         return signatures(self.labels, self.bound)
+
+    @cached_property
+    def withheld(self) -> list[tuple[Array, str]]:
+        """Classes that are not pinned but still not offered."""
+        return list(withheld(self.labels, self.bound))
+
+
+def solved(graph: Graph, allow_inexact: bool = False) -> Solved:
+    """Return the labels of a graph, solved once. Raises ValueError where a node's shapes contradict its kind."""
+    key = Solved, allow_inexact
+    if key not in graph.found:
+        # A copy of the graph, which holds no such entry: what follows from a graph does not keep it alive.
+        graph.found[key] = Solved(replace(graph, found={}), solve(constrain(graph, allow_inexact)))
+    known: Solved = graph.found[key]
+    return known
 
 
 def needed(solved: Solved, free: Array, maskable: Collection[str], allow_inexact: bool) -> Iterator[tuple[Array, str]]:

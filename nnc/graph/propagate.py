@@ -17,10 +17,9 @@ from nnc.graph.held import held_sizes
 from nnc.graph.ir import Array, Graph, Node, Shape, Tensor
 from nnc.graph.kept import Stays, kept
 from nnc.graph.known import one_of_each
-from nnc.graph.labels import Labels, solve
-from nnc.graph.offers import Binding, bindings, signatures, withheld
+from nnc.graph.labels import Labels
+from nnc.graph.offers import Binding, Solved, solved
 from nnc.graph.plan import Group, Inexact, Member, Plan, Reshape, Size
-from nnc.graph.rules import constrain
 from nnc.graph.values import Values, analyse, weighted
 
 NOTHING: Mapping[int, str] = MappingProxyType({})
@@ -47,12 +46,18 @@ class Propagation:
 class _State:
     """What the steps below share: the solved labels, the values, and why each class stays (index into `why`, -1: it leaves)."""
 
-    graph: Graph
-    labels: Labels
+    solved: Solved
     values: Values
-    bindings: list[Binding]
     why: list[str]
     stays: Array
+
+    @property
+    def labels(self) -> Labels:
+        return self.solved.labels
+
+    @property
+    def bindings(self) -> list[Binding]:
+        return self.solved.bound
 
 
 def propagate(
@@ -66,10 +71,11 @@ def propagate(
     Raises ValueError where a node's shapes contradict its kind (an adapter's mistake).
     """
     flat = {".".join(filter(None, (layer, name))): mask for layer, given in masks.items() for name, mask in given.items()}
-    labels = solve(constrain(graph, allow_inexact))
-    state = _State(graph, labels, analyse(graph, flat, allow_inexact), bindings(graph, labels), list(labels.reasons), labels.pin.copy())
+    known = solved(graph, allow_inexact)
+    labels = known.labels
+    state = _State(known, analyse(graph, flat, allow_inexact), list(labels.reasons), labels.pin.copy())
     summed = list(contractions(graph, state.values))
-    for classes, reason in withheld(labels, state.bindings):
+    for classes, reason in known.withheld:
         _stay(state, classes, reason)
     for number, reason in fixed.items():
         _stay_around(state, graph.nodes[number], reason)
@@ -87,7 +93,7 @@ def propagate(
         sizes=tuple(_sizes(graph, labels, sizes)),
         reshapes=tuple(reshapes),
         biases=biases,
-        kept=tuple(kept(graph, labels, state.values, state.bindings, Stays(state.stays, state.why, labels.pinned))),
+        kept=tuple(kept(known, state.values, Stays(state.stays, state.why, labels.pinned))),
         inexact=tuple(_inexact(labels, sizes)),
     )
     shapes = [tuple(sizes.shape(tensor) for tensor in node.outputs) for node in graph.nodes]
@@ -194,7 +200,7 @@ def _addend(state: _State, contraction: Contraction, constant: Array) -> Array |
 
 def _groups(state: _State, dead: Array) -> Iterator[Group]:
     """Yield the classes that leave, those together that the same parameters hold."""
-    signature = signatures(state.labels, state.bindings)
+    signature = state.solved.signature
     members: dict[int, list[Member]] = {}
     for tensor, axis, factor in state.bindings:
         classes = state.labels.classes(factor)
