@@ -128,7 +128,9 @@ class Reader:
         """A constant array has a size of its own that nothing can cut, so its axes are pinned; a number has none."""
         value = self.statics[name] if name in self.statics else np.asarray(self.results[name])
         found = constant(value)
-        return self.step("unknown", found, found.shape) if found.floating and value.size > 1 else found
+        if not found.floating or value.size <= 1:
+            return found
+        return self.step("identity", found, found.shape, fixed=tuple(range(value.ndim)))
 
     def node(self, kind: str, inputs: Sequence[Tensor | None], outputs: tuple[Tensor, ...], attrs: Mapping[str, Any]) -> None:
         """Add a node that makes several tensors of its own."""

@@ -105,15 +105,28 @@ class Groups:
         for contraction in contractions(graph, Values({})):
             for factor in self._labels.of(self._labels.axes[contraction.tensor][contraction.axis]):
                 summed[self._labels.classes(factor)] = True
-        whole = (*self._solved.withheld, *outdone(self._labels, self._bound), *unmaskable(graph, self._labels, maskable))
-        for classes, why in (*whole, (np.flatnonzero(~summed), "nothing sums over it")):
+        whole = (*self._solved.withheld, *outdone(self._labels, self._bound), (np.flatnonzero(~summed), "nothing sums over it"))
+        for classes, why in whole:
             reason[classes[reason[classes] < 0]] = len(self._why)
             self._why.append(why)
         numbers: dict[str, int] = {}
-        for classes, why in needed(self._solved, reason < 0, maskable, allow_inexact):
+        for classes, why in self._needed(graph, reason < 0, maskable, allow_inexact):
             reason[classes[reason[classes] < 0]] = numbers.setdefault(why, len(self._why))
             self._why += [why] if numbers[why] == len(self._why) else []
         return reason
+
+    def _needed(self, graph: Graph, free: Array, maskable: Collection[str], allow_inexact: bool) -> Iterator[tuple[Array, str]]:
+        """Yield classes that some operation needs whatever is masked: of a table that no mask makes zero, the table is the reason.
+
+        Many a table is no hindrance: what is added to the scores of an attention head is lost where its values are zero.
+        """
+        found = list(needed(self._solved, free, maskable, allow_inexact))
+        read = np.zeros(len(free), bool)
+        for classes, _ in found:
+            read[classes] = True
+        if read.any():
+            yield from ((classes[read[classes]], why) for classes, why in unmaskable(graph, self._labels, maskable))
+        yield from found
 
     def pinned(self) -> Iterator[tuple[str, int, str]]:
         """Yield (layer, output channels, reason) for what must stay, per layer and reason."""

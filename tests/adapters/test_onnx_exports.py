@@ -19,8 +19,9 @@ hf = pytest.importorskip("transformers")
 
 def from_torch(model, inputs, optimize):
     """Export a torch model; return the ModelProto and its inputs as arrays, by name."""
-    if getattr(getattr(model, "config", None), "use_cache", False):
-        model.config.use_cache = False
+    for part in model.modules():  # T5's two stacks have configs of their own
+        if getattr(getattr(part, "config", None), "use_cache", False):
+            part.config.use_cache = False
     named = inputs if isinstance(inputs, dict) else {}
     positional = () if named else inputs if isinstance(inputs, tuple) else (inputs,)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
@@ -106,7 +107,7 @@ def test_a_network_exported_by_torch_is_halved(name, optimize):
 
 ARCHITECTURES = (
     ["resnet", "mobilenet-v2", "efficientnet", "convnext", "regnet", "vit"],
-    ["bert-sdpa", "roberta", "albert", "gpt2", "llama", "whisper"],
+    ["bert-sdpa", "roberta", "albert", "gpt2", "llama", "whisper", "bart", "t5"],
 )
 
 
@@ -114,7 +115,10 @@ ARCHITECTURES = (
 @pytest.mark.parametrize("optimize", [False, True])
 @pytest.mark.parametrize("name", [*ARCHITECTURES[0], *ARCHITECTURES[1]])
 def test_an_architecture_exported_by_torch_is_halved(name, optimize):
-    _, left = require_exact(*from_torch(*of_zoo(name), optimize))
+    model, inputs = of_zoo(name)
+    if name == "t5":
+        model.set_attn_implementation("eager")  # torch 2.13 fails to export the other
+    _, left = require_exact(*from_torch(model, inputs, optimize))
 
     assert left <= 0.7
 

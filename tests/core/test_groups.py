@@ -162,6 +162,20 @@ def test_what_a_table_that_no_layer_holds_is_added_to_stays_and_the_table_is_nam
     assert reasons == {"table is added to it, and belongs to no layer that could be masked"}
 
 
+def test_a_table_that_is_added_to_the_scores_of_heads_keeps_none_and_is_cut_with_them():
+    p = Pencil()
+    x = p.input(2, 3, 5)
+    q, k, v = (p.transpose(p.reshape(p.linear(x, name, 12), 2, 3, 3, 4), 0, 2, 1, 3) for name in "qkv")
+    scores = p.softmax(p.add(p.matmul(q, p.transpose(k, 0, 1, 3, 2)), p.parameter("table", 1, 3, 3, 3)))
+    p.output(p.linear(p.reshape(p.transpose(p.matmul(scores, v), 0, 2, 1, 3), 2, 3, 12), "o", 5))
+
+    groups = Groups(p.graph, maskable={f"{layer}.{name}" for layer in "qkvo" for name in ("weight", "bias")})
+
+    assert by_layers(groups) == {("q", "k", "v"): 3}  # where the values are zero, no score matters
+    plan = propagate(p.graph, masked(p, "q", 4, 5, 6, 7) | masked(p, "k", 4, 5, 6, 7) | masked(p, "v", 4, 5, 6, 7)).plan
+    assert removed(plan, "table", 1) == [1]
+
+
 def test_channels_that_a_sigmoid_makes_a_half_under_zero_padding_are_not_offered():
     pencil = Pencil()
     x = pencil.sigmoid(pencil.conv(pencil.input(1, 3, 6, 6), "first", 4))

@@ -56,6 +56,12 @@ def t5() -> nn.Module:
     return hf.T5ForConditionalGeneration(hf.T5Config(**sizes, decoder_start_token_id=0))
 
 
+def bart() -> nn.Module:
+    widths = {"d_model": 64, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    sizes = {"encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "vocab_size": 100, "max_position_embeddings": 32}
+    return hf.BartForConditionalGeneration(hf.BartConfig(**widths, **sizes))
+
+
 def gpt2() -> nn.Module:
     return hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=100, n_positions=64))
 
@@ -98,5 +104,6 @@ TRANSFORMERS: dict[str, tuple[Build, Callable[[], Any]]] = {
     "gpt2": (gpt2, tokens),
     "llama": (lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**TEXT, num_key_value_heads=2)), tokens),
     "t5": (t5, lambda: tokens("input_ids", "decoder_input_ids")),
+    "bart": (bart, lambda: tokens("input_ids", "decoder_input_ids")),
     "whisper": (whisper, heard),
 }
