@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -224,7 +224,8 @@ def measure(given: argparse.Namespace) -> Rows:
     return rows
 
 
-def main() -> None:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what the command line, or `words`, says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--framework", choices=sorted(TRAINING), required=True)
     parser.add_argument("--start", type=Path, help="folder of a fine-tuned model of this framework; by default it is fine-tuned here")
@@ -236,8 +237,13 @@ def main() -> None:
     parser.add_argument("--dev", type=int, help="measure on so many sentences only")
     parser.add_argument("--folder", type=Path, help="where the run is kept; default out/quantize_bert_FRAMEWORK")
     parser.add_argument("--json", action="store_true", help="print rows for a script")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     given.folder = given.folder or Path("out") / f"quantize_bert_{given.framework}"
+    return given
+
+
+def main() -> None:
+    given = arguments()
     rows = measure(given)
     if given.json:
         print(json.dumps([asdict(row) for row in rows.found]))

@@ -1,6 +1,5 @@
 """The example that quantises a BERT: on a tiny one with random sentences it runs to the end, on the real one it keeps its promises."""
 
-import argparse
 import json
 import os
 import sys
@@ -49,10 +48,11 @@ def tiny_keras():
 TINY = {"torch": tiny_torch, "keras": tiny_keras}
 
 
-def given(framework, folder, **changed):
+def given(framework, folder, *words):
     """Return what the command line gives."""
-    usual = {"start": None, "chain": True, "sentences": 2_000, "steps": 40, "batch": 32, "rate": 2e-5, "dev": None}
-    return argparse.Namespace(framework=framework, folder=folder, **{**usual, **changed})
+    import quantize_bert
+
+    return quantize_bert.arguments(["--framework", framework, "--folder", str(folder), *map(str, words)])
 
 
 @pytest.fixture(name="tiny")
@@ -82,7 +82,7 @@ def give_tiny(framework, tmp_path, monkeypatch):
 def test_a_tiny_bert_is_pruned_distilled_quantised_and_exported(framework, tiny, tmp_path):
     import quantize_bert
 
-    rows = quantize_bert.measure(given(framework.name, tmp_path / "run", start=tiny, steps=2)).found
+    rows = quantize_bert.measure(given(framework.name, tmp_path / "run", "--start", tiny, "--steps", 2, "--chain")).found
 
     assert [row.name for row in rows] == ["float", "ptq int8", "qat int8", "pruned", "pruned int8"]
     exact, ptq, qat, small, small_int8 = rows
@@ -98,7 +98,7 @@ def test_rows_that_are_there_are_not_made_again(framework, tiny, tmp_path):
     made = [quantize_bert.Row(name, 90.0, 90.0, 90.0, 100.0, 1000, 1.0, 100, 1.0) for name in ("float", "ptq int8", "qat int8")]
     (tmp_path / "rows.json").write_text(json.dumps([asdict(row) for row in made]))
 
-    assert quantize_bert.measure(given(framework.name, tmp_path, start=tiny, chain=False)).found == made
+    assert quantize_bert.measure(given(framework.name, tmp_path, "--start", tiny)).found == made
 
 
 @pytest.mark.slow
@@ -107,7 +107,8 @@ def test_rows_that_are_there_are_not_made_again(framework, tiny, tmp_path):
 def test_a_quantised_bert_is_as_right_as_the_float_one(framework, tmp_path):
     import quantize_bert
 
-    rows = {row.name: row for row in quantize_bert.measure(given(framework.name, tmp_path)).found}
+    words = ("--sentences", 2_000, "--steps", 40, "--chain")
+    rows = {row.name: row for row in quantize_bert.measure(given(framework.name, tmp_path, *words)).found}
 
     exact = rows["float"].accuracy
     assert rows["ptq int8"].exported >= exact - 1.0
