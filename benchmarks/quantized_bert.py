@@ -3,7 +3,7 @@
     NNC_DATA=... OMP_NUM_THREADS=1 python benchmarks/quantized_bert.py --framework torch
     NNC_DATA=... OMP_NUM_THREADS=1 python benchmarks/quantized_bert.py --framework keras --start runs/fine-tune --folder runs/int8
 
-Runs examples/quantize_bert.py with --chain, goes on with the run in the folder, and writes benchmarks/results/quantized_bert_FRAMEWORK.json.
+Runs examples/quantize_bert.py with --chain, goes on with the run in the folder, and writes results/quantized_bert_FRAMEWORK.json.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -211,7 +212,7 @@ def measure(given: argparse.Namespace) -> Rows:
 
         training.metric = accuracy
         result = nnc.run(fresh(), stages, trainer=training, example_inputs=task.example, folder=folder)
-        (folder / stages[-1]["export"]).replace(path)
+        shutil.copyfile(folder / stages[-1]["export"], path)
         return result.model, np.load(folder / "seen.npy")
 
     rows.add("float", exact)
