@@ -163,7 +163,7 @@ def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation) -> 
     plan, waiting = found.plan, dict(enumerate(found.plan.reshapes))
     while True:
         trace, error = _attempt(adapter, inputs)
-        wrong = _first_wrong(graph, trace.graph, found, complete=error is None)
+        wrong = _first_wrong(graph, trace.graph, found, error)
         if wrong is None and error is None:
             if _held(plan, graph):
                 _check_numbers(graph, trace.graph)
@@ -207,16 +207,17 @@ def _attempt(adapter: Adapter, inputs: Any) -> tuple[Trace, TraceError | None]:
         return Trace(error.graph or Graph(), tuple), error
 
 
-def _first_wrong(graph: Graph, small: Graph, found: Propagation, complete: bool) -> int | None:
-    """Return the first node of the small model whose kind, shape or slice is not the plan's, or at which it stopped."""
+def _first_wrong(graph: Graph, small: Graph, found: Propagation, error: TraceError | None) -> int | None:
+    """Return the first node of the small model whose kind, shape or slice is not the plan's, or at which it stopped, be it the first."""
     for number, (expected, node, wanted) in enumerate(zip(graph.nodes, small.nodes, found.shapes, strict=False)):
         if node.kind != expected.kind or tuple(tensor.shape for tensor in node.outputs) != wanted:
             return number
         if number in found.indices and not np.array_equal(node.attrs["index"], found.indices[number]):
             return number
-    if small.nodes and len(small.nodes) < len(graph.nodes):
+    ran = small.nodes or (error is not None and error.graph is not None)
+    if ran and len(small.nodes) < len(graph.nodes):
         return len(small.nodes)
-    if complete and len(small.nodes) != len(graph.nodes):
+    if error is None and len(small.nodes) != len(graph.nodes):
         counts = f"the small model ran {len(small.nodes)} operations, the masked one {len(graph.nodes)}"
         raise SpeedupError(f"{counts}: its control flow depends on a size")
     return None

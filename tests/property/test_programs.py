@@ -137,3 +137,24 @@ def test_a_constant_that_a_recurrent_layer_reads_goes_into_its_bias(framework, c
     assert speedup.plan.groups[0].members[0].removed == (1, 4)
     assert speedup.difference <= 1e-6
     assert speedup.plan.kept == ()
+
+
+@pytest.mark.parametrize("framework", ["torch", "onnx", "keras"])
+def test_the_width_of_an_embedding_leaves_whose_columns_are_masked(framework):
+    """No layer norm follows, and no layer that a pruner scores makes that width: a user masks it."""
+    pytest.importorskip(framework)
+    writer = Writer(Value("indices", (2, 5)))
+    x = writer.embedding(0, 7, 6)
+    y = writer.pair("add", writer.linear(x, 4), writer.linear(writer.act(x, "gelu"), 4))
+    writer.linear(writer.mean(y, (1,)), 3)
+    model, inputs = import_module(f"tests.property.{framework}_builder").build(writer.program("rows", 3))
+    columns = np.ones((7, 6), bool)
+    columns[:, [0, 4]] = False
+
+    speedup = nnc.ModelSpeedup(model, inputs, {"table0": {"weight": columns}})
+    speedup.speedup_model()
+
+    removed = {(member.tensor, member.axis): member.removed for group in speedup.plan.groups for member in group.members}
+    assert removed == {("table0.weight", 1): (0, 4), ("fc1.weight", 1): (0, 4), ("fc2.weight", 1): (0, 4)}
+    assert speedup.difference <= 1e-6
+    assert speedup.plan.kept == ()

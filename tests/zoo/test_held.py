@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 import nnc
+from nnc.errors import NothingRemoved
 from nnc_pruning import L1NormPruner
 from tests.zoo.networks import noise
 
@@ -108,3 +109,24 @@ def test_other_widths_of_floats_are_compared_by_their_own_precision(dtype, toler
 
     assert speedup.difference <= tolerance
     assert small.up.weight.dtype is dtype
+
+
+class FirstFixed(nn.Module):
+    """The first operation of all adds what the code makes as long as it always was."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down, self.scale = nn.Linear(8, 24), nn.Linear(24, 5), nn.Parameter(torch.rand(24))
+
+    def forward(self, x):
+        scale = self.scale + torch.ones(24)
+        return self.down(functional.relu(self.up(x)) * scale)
+
+
+def test_an_operation_that_fixes_a_size_is_named_although_it_is_the_first():
+    model = FirstFixed()
+    masks = L1NormPruner(model, [{"sparsity": 0.5}], example_inputs=noise(2, 8)).propose()
+    speedup = nnc.ModelSpeedup(model.eval(), noise(2, 8), masks)
+
+    with pytest.warns(NothingRemoved, match=r"aten.add .*test_held.py:\d+\) needs its size: the code there fixes it"):
+        speedup.speedup_model()
