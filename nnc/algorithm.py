@@ -173,7 +173,10 @@ class Quantizer(Algorithm):
 
     @abstractmethod
     def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
-        """Return this algorithm for the model that `nnc.ModelSpeedup` made of its own; `grids` are those that it had there."""
+        """Return this algorithm for the model that `nnc.ModelSpeedup` made of its own; `grids` are those that it had there.
+
+        Of a weight with a scale for each output channel they are those of the channels that stayed.
+        """
 
 
 class Pruner(Algorithm):

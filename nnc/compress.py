@@ -16,6 +16,7 @@ from nnc.algorithm import Quantizer
 from nnc.entries import called
 from nnc.errors import ConfigError
 from nnc.graph.plan import Plan
+from nnc.grid import kept
 from nnc.instruments import attach, detach, keep_only, plain_views, restored, trainable
 from nnc.masks import merge, unmasked
 from nnc.recipe import read_recipe
@@ -177,7 +178,7 @@ class Compressed:
         with plain_views(adapter):
             speedup = ModelSpeedup(self.original, inputs, self.masks, allow_inexact=inexact)
             small = speedup.speedup_model()
-            moved = tuple(one.moved(small, inputs, grids) for one, grids in learned)
+            moved = tuple(one.moved(small, inputs, kept(grids, speedup.plan)) for one, grids in learned)
             attach(adapter_for(small), moved)
         detach(adapter)
         self._speedup, self.model, self.algorithms = speedup, small, moved

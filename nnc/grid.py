@@ -13,13 +13,14 @@ An algorithm finds grids, an exporter writes them into a file; `Grids` is all th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array
+from nnc.graph.plan import Plan
 from nnc.views import Site
 
 #: No scale is smaller: what is zero everywhere still gets a grid.
@@ -145,6 +146,24 @@ def _largest(array: Array, axis: int | None, block: int) -> Array:
 
 #: How the tensors of a model are quantised: a layer's "weight", its "input", its "output".
 Grids = Mapping[Site, Grid]
+
+
+def kept(grids: Grids, plan: Plan) -> dict[Site, Grid]:
+    """Return the grids of what is left after a plan: of a weight with a scale for each output channel those of the channels that stay.
+
+    Grids of blocks, which hold inputs that leave, are those of weights that are no more.
+    """
+    axes = plan.axes()
+    found = {}
+    for site, grid in grids.items():
+        members = axes.get((str(site), grid.axis), ()) if grid.axis is not None else ()
+        if grid.block and site.is_parameter and any(tensor == str(site) for tensor, _ in axes):
+            continue
+        keep = np.ones(len(grid.scale) if members else 0, bool)
+        for member in members:
+            member.clear(keep)
+        found[site] = replace(grid, scale=grid.scale[keep], zero_point=grid.zero_point[keep]) if members else grid
+    return found
 
 
 def grids_to_dict(grids: Grids) -> dict[str, Any]:

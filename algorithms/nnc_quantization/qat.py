@@ -20,7 +20,10 @@ from typing import Any
 import numpy as np
 
 from nnc.adapter import Layer, Ops
+from nnc.algorithm import Quantizer
 from nnc.arrays import to_numpy
+from nnc.graph.ir import Array
+from nnc.grid import Grids
 from nnc.objective import Objective, Seen
 from nnc.views import Site
 from nnc_quantization.quantizers import CalibratedQuantizer
@@ -64,11 +67,27 @@ class LSQQuantizer(CalibratedQuantizer):
 
     name = "qat_lsq"
 
+    def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, **options: Any) -> None:
+        super().__init__(model, config_list, example_inputs, **options)
+        self._learned: dict[str, Array] = {}
+
+    def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
+        new = super().moved(model, example_inputs, grids)
+        assert isinstance(new, LSQQuantizer)
+        new._learned = {site.layer: grid.scale for site, grid in grids.items() if site.tensor == "weight" and not grid.block}
+        return new
+
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
-        weight = np.abs(to_numpy(layer.weight))
+        weight = to_numpy(layer.weight)
         axes = tuple(range(1, weight.ndim)) if entry.scheme("weight") == "per_channel_symmetric" else None
-        means = np.asarray(weight.mean(axis=axes, keepdims=axes is not None))
-        return LearnedScale(bits, 2 * means / sqrt(2 ** (bits - 1) - 1), True, False, WEIGHTS)
+        start, learned = self.first_scale(weight, axes, bits), self._learned.get(layer.name)
+        if learned is not None and learned.size == start.size:
+            start = learned.reshape(start.shape)
+        return LearnedScale(bits, start, True, False, WEIGHTS)
+
+    def first_scale(self, weight: Array, axes: tuple[int, ...] | None, bits: int) -> Array:
+        """Return the scales to begin with, over which `axes` are shared, `(out, 1, ...)`, or (), where all are."""
+        return np.asarray(2 * np.abs(weight).mean(axis=axes, keepdims=axes is not None) / sqrt(2 ** (bits - 1) - 1))
 
     def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
         signed = limits[0] < 0
@@ -84,12 +103,10 @@ class LSQPlusQuantizer(LSQQuantizer):
 
     name = "qat_lsq_plus"
 
-    def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
-        weight = to_numpy(layer.weight)
-        axes = tuple(range(1, weight.ndim)) if entry.scheme("weight") == "per_channel_symmetric" else None
+    def first_scale(self, weight: Array, axes: tuple[int, ...] | None, bits: int) -> Array:
         mean = weight.mean(axis=axes, keepdims=axes is not None)
         spread = 3 * weight.std(axis=axes, keepdims=axes is not None)
-        return LearnedScale(bits, np.maximum(np.abs(mean - spread), np.abs(mean + spread)) / 2 ** (bits - 1), True, False, WEIGHTS)
+        return np.asarray(np.maximum(np.abs(mean - spread), np.abs(mean + spread)) / 2 ** (bits - 1))
 
     def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
         return LearnedGrid(bits, *limits, shared)

@@ -124,7 +124,7 @@ class CalibratedQuantizer(Quantizer):
         return {site: view.grid(self._weight(site, stored), numbers.get((str(site), _VIEW), {})) for site, view in self._made.items()}
 
     def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
-        """Return this algorithm for a smaller model: ranges of activations stay, those of weights are found again."""
+        """Return this algorithm for a smaller model: ranges of activations and learned scales stay, ranges of weights are found again."""
         new = type(self)(model, self.specs, example_inputs, trainer=self.trainer, seed=self.seed)
         new.ranges = {site: _limits(grid) for site, grid in grids.items() if not site.is_parameter}
         return new

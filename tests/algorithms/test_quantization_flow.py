@@ -6,6 +6,7 @@ import pytest
 import nnc
 from nnc.errors import ConfigError
 from nnc.registry import adapter_for
+from nnc.views import Site
 from tests.algorithms.quantization_networks import NETWORKS
 
 NAMES = ["ptq", "qat_ste", "qat_lsq", "qat_lsq_plus", "qat_pact", "qat_dorefa", "qat_bnn"]
@@ -88,6 +89,21 @@ def test_ranges_are_measured_again_after_speedup_and_by_themselves(network):
     numbers = adapter_for(c.model).numbers()["c1.input", "quantise"]
     images = 3 * np.asarray(network.images())
     assert (float(numbers["low"]), float(numbers["high"])) == pytest.approx((images.min(), images.max()), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["qat_lsq", "qat_lsq_plus"])
+def test_learned_scales_of_channels_that_stay_are_still_theirs_after_speedup(network, name):
+    config = [{"algorithm": "l1_norm", "op_names": ["c1"], "sparsity": 0.5}, {"algorithm": name, "quant_bits": {"weight": 4, "input": 8}}]
+    c = nnc.compress(network.small(), config, network.images(4), trainer=network.trainer(batches(network)))
+    c.train(epochs=1)
+    stays = c.masks["c1"]["weight"].reshape(8, -1).any(axis=1)
+    before = c.quantizers[0].grids()
+
+    c.speedup()
+
+    after = c.quantizers[0].grids()
+    assert after[Site("c1", "weight")].scale.tolist() == pytest.approx(before[Site("c1", "weight")].scale[stays].tolist(), rel=1e-6)
+    assert after[Site("f1", "weight")].scale.tolist() == pytest.approx(before[Site("f1", "weight")].scale.tolist(), rel=1e-6)
 
 
 def test_a_calibration_is_read_from_the_file_that_it_was_written_to(network, tmp_path):
