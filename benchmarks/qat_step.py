@@ -4,7 +4,7 @@
     python benchmarks/qat_step.py --framework keras --model bert --pairs 10
 
 cnn: 28 x 28, Conv 32, Conv 64, Dense 128, batch 64. bert: 6 layers, width 384, 32 sentences of 64 tokens, as examples/quantize_bert.py
-trains; --batch 8 for a small one. One thread, float32, SGD.
+trains; --batch 8 for a small one. One thread, float32, SGD. With --save the result goes to benchmarks/results/qat_step.json.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("cnn", "bert"), default="cnn")
     parser.add_argument("--algorithms", nargs="+", default=["qat_ste", "qat_lsq"])
     parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--save", action="store_true", help="keep the result in results/qat_step.json")
     parser.add_argument("--batch", type=int, help="samples in a step; 64 for cnn, 32 for bert")
     given = parser.parse_args()
     if given.framework == "torch":
@@ -129,7 +131,19 @@ def main() -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
     batch = given.batch or BATCH[given.model]
     found = ratios(given.framework, given.model, given.algorithms, given.pairs, batch)
-    print(json.dumps({"framework": given.framework, "model": given.model, "batch": batch, "hardware": hardware(), **found}))
+    row = {"framework": given.framework, "model": given.model, "batch": batch, "pairs": given.pairs, "hardware": hardware(), **found}
+    print(json.dumps(row))
+    if given.save:
+        _save(row)
+
+
+def _save(row: dict[str, Any]) -> None:
+    """Put a row into results/qat_step.json, in the place of an older one of the same model and batch."""
+    path = Path(__file__).parent / "results" / "qat_step.json"
+    known = json.loads(path.read_text("utf-8")) if path.exists() else []
+    which = ("framework", "model", "batch")
+    rows = [other for other in known if any(other[key] != row[key] for key in which)]
+    path.write_text(json.dumps(sorted([*rows, row], key=lambda row: [str(row[key]) for key in which]), indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
