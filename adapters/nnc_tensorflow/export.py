@@ -40,6 +40,7 @@ def export(model: keras.Layer, path: Path, example_inputs: Any, opset: int | Non
     concrete = traced(model, example_inputs, recording, apart)
     proto = _converted(concrete, min(opset or NEWEST, NEWEST))
     _label(proto.graph, recording)
+    _store_captured(proto.graph, concrete)
     stored = {tensor.name for tensor in proto.graph.initializer}
     apart.fill(proto.graph)
     _rename(proto.graph, stored, [layer for layer in layers if layer.name not in apart.layers.values()])
@@ -79,13 +80,29 @@ def _names(model: keras.Layer, example_inputs: Any, count: int) -> list[str]:
 
 
 class _Traced:
-    """What tf2onnx asks of a tf.function, for one that is traced already."""
+    """What tf2onnx asks of a tf.function, for one that is traced already.
+
+    TensorFlow counts small tensors that the code made before among the inputs, although they are constants of the graph.
+    """
 
     def __init__(self, concrete: Any) -> None:
-        self.concrete = concrete
+        self._concrete = concrete
+        self.inputs = [tensor for tensor in concrete.inputs if tensor.op.type != "Const"]
 
     def get_concrete_function(self, *_: Any) -> Any:
-        return self.concrete
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._concrete, name)
+
+
+def _store_captured(graph: Any, concrete: Any) -> None:
+    """Store what the model's code holds as tensors, and no variables: a table of positions. To TensorFlow these are inputs."""
+    held = {inner.name: outer for outer, inner in concrete.graph.captures if outer.dtype != tf.resource}
+    found = [each for each in graph.input if each.name in held]
+    for each in found:
+        graph.input.remove(each)
+        graph.initializer.append(_tf2onnx().utils.numpy_helper.from_array(held[each.name].numpy(), each.name))
 
 
 def _converted(concrete: Any, opset: int) -> Any:

@@ -110,3 +110,23 @@ def test_a_format_that_nobody_writes_is_refused(framework, tmp_path):
 def test_export_needs_inputs(framework, tmp_path):
     with pytest.raises(nnc.ConfigError, match="example_inputs"):
         nnc.export(framework.build("lenet"), tmp_path / "net.onnx")
+
+
+def test_tensors_that_a_keras_model_holds_besides_its_variables_are_stored(tmp_path):
+    keras = pytest.importorskip("keras")
+    import tensorflow as tf
+
+    class Shifted(keras.layers.Layer):
+        few, many = tf.constant([1.0, 2.0, 3.0]), tf.reshape(tf.range(600.0), (200, 3))
+
+        def call(self, x):
+            return x * self.few + self.many
+
+    inputs = keras.Input((200, 3))
+    model = keras.Model(inputs, keras.layers.Dense(4)(Shifted()(keras.layers.Normalization(mean=[1.0] * 3, variance=[2.0] * 3)(inputs))))
+    x = np.random.default_rng(0).standard_normal((2, 200, 3)).astype("f4")
+
+    result = nnc.export(model, tmp_path / "net.onnx", x)
+
+    assert [each.name for each in onnx.load(tmp_path / "net.onnx").graph.input] == [model.inputs[0].name]
+    assert result.difference < 1e-5
