@@ -143,20 +143,21 @@ def depth_to_space(reader: Reader, node: NodeProto) -> None:
     batch, channels, height, width = x.shape
     side = given["blocksize"]
     if given.get("mode", b"DCR") == b"CRD":
-        split, order = (batch, channels // side**2, side, side, height, width), (0, 1, 4, 2, 5, 3)
+        split, order, sides = (batch, channels // side**2, side, side, height, width), (0, 1, 4, 2, 5, 3), (2, 3)
     else:
-        split, order = (batch, side, side, channels // side**2, height, width), (0, 3, 4, 1, 5, 2)
-    _rearranged(reader, node, x, split, order)
+        split, order, sides = (batch, side, side, channels // side**2, height, width), (0, 3, 4, 1, 5, 2), (1, 2)
+    _rearranged(reader, node, x, split, order, sides)
 
 
 def space_to_depth(reader: Reader, node: NodeProto) -> None:
     x, side = reader.tensor(node.input[0]), reader.attributes(node)["blocksize"]
     batch, channels, height, width = x.shape
-    _rearranged(reader, node, x, (batch, channels, height // side, side, width // side, side), (0, 3, 5, 1, 2, 4))
+    _rearranged(reader, node, x, (batch, channels, height // side, side, width // side, side), (0, 3, 5, 1, 2, 4), (3, 5))
 
 
-def _rearranged(reader: Reader, node: NodeProto, x: Tensor, split: tuple[int, ...], order: tuple[int, ...]) -> None:
-    blocks = reader.step("reshape", x, split)
+def _rearranged(reader: Reader, node: NodeProto, x: Tensor, split: tuple[int, ...], order: tuple[int, ...], sides: tuple[int, ...]) -> None:
+    """The sides of a block are a number that the node holds."""
+    blocks = reader.step("identity", reader.step("reshape", x, split), split, fixed=sides)
     moved = reader.step("transpose", blocks, tuple(split[axis] for axis in order), permutation=order)
     reader.emit("reshape", node.output[0], (moved,))
 
