@@ -213,6 +213,11 @@ class Recorder(TorchDispatchMode):
                 self._read(call)
         return result
 
+    def aside(self, function: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
+        """Return what a function gives, of which the recording takes no notice."""
+        with _disable_current_modes():
+            return function(*args)
+
     def in_rows(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a tensor's numbers one row after the other in memory; to the graph, that is the same tensor."""
         with _disable_current_modes():

@@ -54,3 +54,15 @@ REPEATED = chain(
     ("slice", (2, 7), {"axis": 1, "start": 0, "stop": 7, "step": 1}, ""),
     ("linear", (2, 3), {"out": 3, "bias": True}, "fc1"),
 )
+
+#: Nothing but the shuffle itself holds the sides of its blocks: one of four channels was taken to leave, and the file did not load.
+PIXELS = Program(
+    Value("image", (2, 3, 4, 4)),
+    (
+        Step("conv", (0,), (Value("image", (2, 4, 4, 4)),), {"out": 4, "kernel": 1, "groups": 1, "bias": True, "padded": True}, "conv0"),
+        Step("act", (1,), (Value("image", (2, 4, 4, 4)),), {"function": "relu"}),
+        Step("pixels", (2,), (Value("image", (2, 1, 8, 8)),)),
+        Step("flatten", (3,), (Value("plain", (2, 64)),), {"order": "NCHW", "first": True}),
+        Step("linear", (4,), (Value("plain", (2, 3)),), {"out": 3, "bias": True}, "fc1"),
+    ),
+)

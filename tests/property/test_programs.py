@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 import nnc
 from nnc.registry import adapter_for
-from tests.property.found import CONSTANT, MAXIMUM, REPEATED, UNUSED
+from tests.property.found import CONSTANT, MAXIMUM, PIXELS, REPEATED, UNUSED
 from tests.property.masking import masks_of
 from tests.property.programs import Program, Value, Writer, programs
 
@@ -69,6 +69,7 @@ def test_small_torch_modules_compute_what_the_masked_ones_do(program):
 
 @tried(40)
 @given(programs())
+@example(PIXELS)
 def test_small_onnx_models_compute_what_the_masked_ones_do(program):
     pytest.importorskip("onnx")
     assert moved("onnx", program)[0] <= 1e-5
@@ -94,6 +95,7 @@ def groups(framework: str, program: Program, **options) -> list:
 @example(MAXIMUM)
 @example(CONSTANT)
 @example(REPEATED)
+@example(PIXELS)
 def test_a_torch_module_and_an_onnx_file_of_one_network_have_the_same_groups(program):
     """Where a network multiplies with matrices that no layer holds, they need not.
 
