@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from cpu_time import medians_by_turns
 BATCHES = (1, 8)
 
 
-class Kind:
-    """One framework. `packages` are those whose versions matter."""
+class Kind(ABC):
+    """One kind of model. `packages` are those whose versions matter."""
 
     packages: tuple[str, ...]
     zoo: dict[str, tuple[Callable[..., Any], Callable[[int], Any]]]
@@ -28,25 +29,34 @@ class Kind:
         """Return inputs that differ from the example."""
         return inputs(2)
 
+    @abstractmethod
     def latencies(self, model: Any, small: Any, build: Any, inputs: Any, shrunk: Any) -> dict[str, Any]:
         """Return CPU seconds of the original and of the small model, by where they run and by batch."""
-        places = {"framework": self.framework, "onnxruntime": self.onnxruntime}
-        return {
-            name: {str(b): attempt(lambda w=where, b=b: w((model, small), inputs(b))) for b in BATCHES} for name, where in places.items()
-        }
-
-    def framework(self, models: Any, inputs: Any) -> list[float]:
-        raise NotImplementedError
-
-    def onnxruntime(self, models: Any, inputs: Any) -> list[float]:
-        raise NotImplementedError
 
     def peer(self, build: Any, example: Any) -> Any:
         """Return what a peer does, None where there is none."""
         return None
 
 
-class Torch(Kind):
+class Framework(Kind):
+    """A framework whose models run in it, and as files in ONNX Runtime."""
+
+    def latencies(self, model: Any, small: Any, build: Any, inputs: Any, shrunk: Any) -> dict[str, Any]:
+        places = {"framework": self.framework, "onnxruntime": self.onnxruntime}
+        return {
+            name: {str(b): attempt(lambda w=where, b=b: w((model, small), inputs(b))) for b in BATCHES} for name, where in places.items()
+        }
+
+    @abstractmethod
+    def framework(self, models: Any, inputs: Any) -> list[float]:
+        """Return CPU seconds of one pass of each model in the framework."""
+
+    @abstractmethod
+    def onnxruntime(self, models: Any, inputs: Any) -> list[float]:
+        """Return CPU seconds of one pass of each model as a file in ONNX Runtime."""
+
+
+class Torch(Framework):
     packages = ("torch", "transformers", "onnxruntime", "numpy")
 
     def __init__(self) -> None:
@@ -74,7 +84,7 @@ class Torch(Kind):
         return torch_pruning(build, example)
 
 
-class Keras(Kind):
+class Keras(Framework):
     packages = ("tensorflow", "keras", "keras-hub", "tf2onnx", "onnxruntime", "numpy")
 
     def __init__(self) -> None:

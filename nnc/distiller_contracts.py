@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 
+from nnc.adapter import TrainableAdapter, TrainStep
 from nnc.algorithm import Distiller
 from nnc.graph.ir import Array
 from nnc.instruments import trainable
-from nnc.promises import State, require
+from nnc.promises import Deliberate, State, require
 from nnc.registry import adapter_for
 from nnc.trainer import Trainer
 
@@ -27,10 +28,6 @@ STEPS = 3
 
 #: What a contract needs: () -> (student, teacher, trainer of the student); the same numbers at each call.
 Pair = Callable[[], tuple[Any, Any, Trainer]]
-
-
-class _Deliberate(Exception):
-    """Thrown by a contract to see what an exception leaves behind."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +39,20 @@ class Snapshot:
     state: Mapping[str, Array]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """A student in training with what a distiller put on it; `losses` are those of all steps, `terms` those of the last one.
+    """A student that was trained with what a distiller put on it; `losses` are those of all steps, `terms` those of the last one.
 
     `after` and `left` are the student and the terms on it once the distiller was taken off; `taught` is the teacher before and after.
     """
 
-    distiller: Any
     before: State
-    losses: list[float] = field(default_factory=list)
-    terms: dict[str, float] = field(default_factory=dict)
-    halfway: Snapshot | None = None
-    after: State | None = None
-    taught: list[State] = field(default_factory=list)
-    left: dict[str, float] = field(default_factory=dict)
+    after: State
+    taught: tuple[State, State]
+    halfway: Snapshot
+    losses: list[float]
+    terms: Mapping[str, float]
+    left: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -79,31 +75,37 @@ class DistillTrial:
     def run(self, start: Snapshot | None = None, config: Any = None, times: int = 1) -> Run:
         """Train for twice `STEPS` steps, or from a snapshot on for the second half of them."""
         student, teacher, trainer = self.pair()
-        found = Run(self.make(student, teacher, trainer, config), State.of(student), taught=[State.of(teacher)])
+        distiller = self.make(student, teacher, trainer, config)
+        before, untaught = State.of(student), State.of(teacher)
         for _ in range(times):
-            found.distiller.compress()
+            distiller.compress()
         adapter = trainable(adapter_for(student), self.distiller.name)
         adapter.seed(0)
         step = adapter.trainer(trainer.loss, trainer.optimizer, trainer.precision, trainer.accumulate)
         batches = cycle(list(trainer.batches()))
         try:
-            if start is None:
-                found.losses += [step(batch) for batch in islice(batches, STEPS)]
-                tensors = {name: array.copy() for name, array in adapter.tensors().items()}
-                found.halfway = Snapshot(tensors, adapter.numbers(), step.state())
-            else:
-                list(islice(batches, STEPS))
-                adapter.load_tensors(start.tensors)
-                adapter.set_numbers(start.numbers)
-                step.load_state(start.state)
-            found.losses += [step(batch) for batch in islice(batches, STEPS)]
-            found.terms = adapter.terms()
+            first = _trained(step, batches) if start is None else _skipped(adapter, step, batches, start)
+            halfway = Snapshot({name: array.copy() for name, array in adapter.tensors().items()}, adapter.numbers(), step.state())
+            losses, terms = [*first, *_trained(step, batches)], adapter.terms()
         finally:
             step.close()
-        found.distiller.unwrap_model()
-        found.after, found.left = State.of(student), adapter.terms()
-        found.taught.append(State.of(teacher))
-        return found
+        distiller.unwrap_model()
+        return Run(before, State.of(student), (untaught, State.of(teacher)), halfway, losses, terms, adapter.terms())
+
+
+def _trained(step: TrainStep, batches: Iterator[Any]) -> list[float]:
+    """Train for `STEPS` steps; return their losses."""
+    return [step(batch) for batch in islice(batches, STEPS)]
+
+
+def _skipped(adapter: TrainableAdapter, step: TrainStep, batches: Iterator[Any], start: Snapshot) -> list[float]:
+    """Begin where another run had trained for `STEPS` steps; no losses are known of them."""
+    for _ in islice(batches, STEPS):
+        pass
+    adapter.load_tensors(start.tensors)
+    adapter.set_numbers(start.numbers)
+    step.load_state(start.state)
+    return []
 
 
 def constructing_touches_nothing(trial: DistillTrial) -> None:
@@ -119,7 +121,7 @@ def the_student_trains_and_the_teacher_does_not(trial: DistillTrial) -> None:
     own = {name: value for name, value in first.terms.items() if name.startswith(f"{trial.distiller.name}.")}
     require(bool(own), f"a training step reports {sorted(first.terms)}; a term {trial.distiller.name!r} is none of them.")
     require(bool(np.isfinite([*first.losses, *own.values()]).all()), f"the losses {first.losses} with the terms {own} are not all finite.")
-    moved = any(not np.array_equal(array, first.before.tensors[name]) for name, array in first.after.tensors.items())  # type: ignore[union-attr]
+    moved = any(not np.array_equal(array, first.before.tensors[name]) for name, array in first.after.tensors.items())
     require(moved, "training has not changed the student.")
     first.taught[1].require_same(first.taught[0], "training, on the teacher,")
 
@@ -143,7 +145,7 @@ def _require_alike(found: Run, expected: Run, what: str) -> None:
 
 def unwrapping_gives_the_student_back(trial: DistillTrial) -> None:
     first = trial.first
-    first.after.require_same(first.before, "unwrap_model()", numbers=False)  # type: ignore[union-attr]
+    first.after.require_same(first.before, "unwrap_model()", numbers=False)
     require(not first.left, f"unwrap_model() leaves the terms {sorted(first.left)} on the student.")
 
 
@@ -155,12 +157,12 @@ def an_exception_leaves_the_student_as_it_was(trial: DistillTrial) -> None:
 
     def failing() -> Iterator[Any]:
         yield from own()
-        raise _Deliberate
+        raise Deliberate
 
     distiller.objectives = failing
     try:
         distiller.compress()
-    except _Deliberate:
+    except Deliberate:
         State.of(student).require_same(before, "an exception in objectives()")
 
 

@@ -12,6 +12,10 @@ from nnc.graph.ir import Array
 from nnc.registry import adapter_for
 
 
+class Deliberate(Exception):
+    """Thrown by a contract to see what an exception leaves behind."""
+
+
 @dataclass(frozen=True)
 class State:
     """What must be as it was: the model's class, its stored numbers, its masks, its views by site and name."""

@@ -16,17 +16,13 @@ from nnc.allocation import count_of
 from nnc.arrays import to_numpy
 from nnc.graph.ir import Shape
 from nnc.masks import normalise
-from nnc.promises import State, require, same_masks
+from nnc.promises import Deliberate, State, require, same_masks
 from nnc.registry import adapter_for
 
 #: What the contracts ask of the example networks: a third of every layer, which divides few layers evenly.
 CONFIG: list[dict[str, Any]] = [{"sparsity": 0.3}]
 
 Build = Callable[[], tuple[Any, Any]]
-
-
-class _Deliberate(Exception):
-    """Thrown by a contract to see what an exception leaves behind."""
 
 
 @dataclass(frozen=True)
@@ -153,17 +149,17 @@ def an_exception_leaves_the_model_as_it_was(trial: Trial) -> None:
     def failing(layer: Any) -> Any:
         scored.append(layer.name)
         if len(scored) > 1:
-            raise _Deliberate
+            raise Deliberate
         return score(layer)
 
     def decided() -> Masks:
         decide()
-        raise _Deliberate
+        raise Deliberate
 
     pruner.score, pruner.decide = failing, decided
     try:
         pruner.compress()
-    except _Deliberate:
+    except Deliberate:
         trial.require_same(before, model, "an exception in score()")
 
 
