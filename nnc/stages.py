@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -87,7 +87,7 @@ def run(
     stages = _read(recipe)
     where = Path(folder)
     adapter = adapter_for(model)
-    described = [json.loads(stage.model_dump_json(exclude_none=True)) for stage in stages]
+    described = _described(stages)
     finished = _resume(where, described)
     start = adapter.model
     for done in finished:
@@ -175,6 +175,18 @@ def _read(recipe: Any) -> tuple[Stage, ...]:
         raise ConfigError(str(error)) from None
 
 
+def _described(stages: Iterable[Stage]) -> list[Any]:
+    return [json.loads(stage.model_dump_json(exclude_none=True)) for stage in stages]
+
+
+def _as_of_now(recipe: list[Any]) -> list[Any]:
+    """Return a recipe as it would be written down today: with the defaults of keys that it is too old to have."""
+    try:
+        return _described(_read(recipe))
+    except ConfigError:
+        return recipe
+
+
 def _resume(where: Path, described: list[Any]) -> list[Finished]:
     """Return the stages that are finished in a folder. Raises `ConfigError` where it holds another recipe."""
     index = where / _INDEX
@@ -186,9 +198,9 @@ def _resume(where: Path, described: list[Any]) -> list[Finished]:
         finished = [Finished(**{**one, "heads": tuple(one["heads"])}) for one in known["finished"]]
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{index}: the run cannot be read: {error!r}.") from None
-    done = len(finished)
-    if known["recipe"][:done] != described[:done]:
-        other = next(number for number in range(done) if known["recipe"][number] != (described + [None] * done)[number])
+    earlier = _as_of_now(known["recipe"])[: len(finished)]
+    if earlier != described[: len(earlier)]:
+        other = next(number for number, stage in enumerate(earlier) if [stage] != described[number : number + 1])
         raise ConfigError(f"folder: {where} holds a run whose stages[{other}] is another one; choose another folder, or the first recipe.")
     return finished
 

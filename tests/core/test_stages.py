@@ -1,5 +1,7 @@
 """A recipe of stages: what is run, what is kept on disk, and what goes on after a run that was killed."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -107,6 +109,19 @@ def test_a_finished_run_is_only_read(go):
 
     assert again.stages == first.stages
     assert widths(again.model) == widths(first.model)
+
+
+def test_a_run_goes_on_that_was_begun_before_a_key_was_known(go, tmp_path):
+    go(RECIPE[:2])
+    index = tmp_path / "run" / "stages.json"
+    known = json.loads(index.read_text())
+    for stage in known["recipe"]:
+        del stage["calibrate"]
+    index.write_text(json.dumps(known))
+
+    result, _ = go()
+
+    assert [one.name for one in result.stages] == ["fit", "half", "distil"]
 
 
 def test_a_folder_of_another_recipe_is_refused(go):
