@@ -6,6 +6,7 @@ import gc
 import weakref
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second, self.other = nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(4, 5)
-        self.runs, self.scale = [0], 1.0
+        self.scale, self.table = 1.0, np.arange(3)
         self.config = SimpleNamespace(order=["first", "second"], nested={"twice": [False]})
         self.register_buffer("positions", torch.tensor([0, 1]))
 
@@ -86,6 +87,7 @@ CHANGES = {
     "a weight's type": lambda model: model.double(),
     "what is frozen": lambda model: model.first.requires_grad_(False),
     "positions": lambda model: model.positions.add_(0),
+    "an array": lambda model: model.table.__setitem__(0, 5),
     "a hook": lambda model: model.first.register_forward_hook(lambda *_: None),
     "a forward of its own": lambda model: setattr(model.first, "forward", lambda x: x[..., :1].expand(-1, 4)),
 }
@@ -115,6 +117,13 @@ def test_other_inputs_make_another_recording():
     assert recordings(model, {"x": x}, {"x": x}) == 1
     assert recordings(model, {"x": x, "double": True}) == 1
     assert recordings(model, {"x": x.clone()}) == 1
+
+
+def test_a_model_that_holds_a_dataset_is_recorded_each_time():
+    model, x = Net(), torch.randn(2, 3)
+    model.rows = [{"text": str(number)} for number in range(60_000)]
+
+    assert recordings(model, x, x) == 2
 
 
 def test_nothing_keeps_a_model_alive():
