@@ -206,7 +206,13 @@ def build(program: Program) -> tuple[keras.Model, np.ndarray]:
     for layer in made:
         for variable in layer.weights:
             variable.assign(_native(layer, variable, program.seed))
+        layer.trainable = layer.name not in program.frozen
     return model, x
+
+
+def learning(model: keras.Model) -> set[tuple[str, bool]]:
+    """Return which layers have variables that are trained, and which have frozen ones."""
+    return {(layer.name, variable.trainable) for layer in model.layers for variable in layer.weights}
 
 
 def _native(layer: layers.Layer, variable, seed: int) -> np.ndarray:

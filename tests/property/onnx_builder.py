@@ -247,3 +247,8 @@ def build(program: Program, whole: bool = True) -> tuple[ModelProto, np.ndarray]
         made = OPS[step.op](builder, step, read, *(builder.names[number] for number in step.inputs))
         builder.names.extend([made] if isinstance(made, str) else made)
     return builder.finished(), inputs(program)
+
+
+def learning(model: ModelProto) -> set[tuple[str, bool]]:
+    """Return nothing: a file is not trained."""
+    return set()

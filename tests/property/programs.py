@@ -50,13 +50,15 @@ class Step:
 class Program:
     """A network: the input's value is number 0, each step gives one more (`chunk` several); the last one is the output.
 
-    `masking` says how its layers are masked (see masking.py), `seed` with which random numbers.
+    `masking` says how its layers are masked (see masking.py), `seed` with which random numbers; `frozen` layers are not to be trained,
+    which a file knows nothing of.
     """
 
     given: Value
     steps: tuple[Step, ...]
     masking: str = "joint"
     seed: int = 0
+    frozen: tuple[str, ...] = ()
 
     @property
     def values(self) -> list[Value]:
@@ -247,8 +249,8 @@ class Writer:
     def shuffle(self, x: int, groups: int) -> int:
         return self.add("shuffle", [x], self.values[x], groups=groups)
 
-    def program(self, masking: str, seed: int) -> Program:
-        return Program(self.given, tuple(self.steps), masking, seed)
+    def program(self, masking: str, seed: int, frozen: Sequence[str] = ()) -> Program:
+        return Program(self.given, tuple(self.steps), masking, seed, tuple(frozen))
 
 
 INPUTS = (
@@ -275,7 +277,8 @@ def programs(draw: Draw) -> Program:
         fitting = [block for kind, block in BLOCKS if kind in (_form(writer.values[x]), "any")]
         last = draw(st.sampled_from(fitting))(draw, writer, x)
     _finish(draw, writer, last)
-    return writer.program(draw(st.sampled_from(MASKINGS)), draw(st.integers(0, 999)))
+    frozen = draw(st.lists(st.sampled_from(sorted(writer.layers)), max_size=3, unique=True))
+    return writer.program(draw(st.sampled_from(MASKINGS)), draw(st.integers(0, 999)), frozen)
 
 
 def _form(value: Value) -> str:

@@ -30,7 +30,8 @@ def tried(count):
 
 def shrunk(framework: str, program: Program):
     """Return (model, inputs, speedup) of a program in a framework, or None where no mask is possible."""
-    model, inputs = import_module(f"tests.property.{framework}_builder").build(program)
+    builder = import_module(f"tests.property.{framework}_builder")
+    model, inputs = builder.build(program)
     try:
         masks = masks_of(program, model, inputs)
     except nnc.ConfigError as error:
@@ -42,6 +43,7 @@ def shrunk(framework: str, program: Program):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         speedup.speedup_model()
+    assert builder.learning(speedup.model) == builder.learning(model)
     return model, inputs, speedup
 
 

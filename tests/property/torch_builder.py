@@ -152,4 +152,11 @@ def build(program: Program) -> tuple[nn.Module, torch.Tensor]:
         for path, tensor in (*model.named_parameters(), *model.named_buffers()):
             if tensor.is_floating_point():
                 tensor.copy_(torch.from_numpy(np.asarray(numbers(path, tuple(tensor.shape), program.seed))))
+    for name in program.frozen:
+        getattr(model, name).requires_grad_(False)
     return model, torch.from_numpy(inputs(program))
+
+
+def learning(model: nn.Module) -> set[tuple[str, bool]]:
+    """Return which layers have parameters that are trained, and which have frozen ones."""
+    return {(path.partition(".")[0], parameter.requires_grad) for path, parameter in model.named_parameters()}
