@@ -9,6 +9,7 @@ forward, so the terms are added there, by a hook that is gone when training ends
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -29,9 +30,16 @@ def callback(model: nn.Module, loop: str | None, done: Done) -> Any:
     if loop in (None, "transformers", "huggingface"):
         return _of("transformers", "TrainerCallback", _HuggingFace)(model, done)
     if loop == "lightning":
-        name = next((name for name in ("lightning.pytorch", "pytorch_lightning") if find_spec(name.partition(".")[0])), "lightning.pytorch")
-        return _of(name, "Callback", _Lightning)(model, done)
+        return _of(_lightning(), "Callback", _Lightning)(model, done)
     raise ConfigError(f"loop: {loop!r} is neither 'transformers' nor 'lightning'; in a loop of your own call c.loss(loss).")
+
+
+def _lightning() -> str:
+    """Return the package of Lightning's two that the program uses: the one that is imported, else one that is installed."""
+    names = ("lightning.pytorch", "pytorch_lightning")
+    imported = (name for name in names if name in sys.modules)
+    installed = (name for name in names if find_spec(name.partition(".")[0]))
+    return next(imported, None) or next(installed, names[0])
 
 
 def _of(module: str, base: str, body: type) -> type:

@@ -1,5 +1,6 @@
 """Loops that others wrote train with nnc: Hugging Face's Trainer, accelerate, Lightning's hooks, and Keras' fit."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,8 +103,6 @@ def test_an_optimizer_that_accelerate_prepared_teaches_the_scores():
 
 
 def test_lightnings_hooks_teach_the_scores_and_finish(monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "lightning.pytorch", SimpleNamespace(Callback=type("Callback", (), {})))
     compressed = nnc.compress(bert().train(), [MOVEMENT, KL], example())
     model = compressed.model
@@ -117,6 +116,47 @@ def test_lightnings_hooks_teach_the_scores_and_finish(monkeypatch):
         optimizer.step()
     hooks.on_train_end(loop, model)
 
+    assert (~compressed.masks["bert.encoder.layer.0.attention.self.query"]["bias"]).sum() == 8
+
+
+LIGHTNING = "lightning.pytorch", "pytorch_lightning"
+
+
+def imported_lightning(monkeypatch, name):
+    """Return Lightning under one of its two names, as in a program that uses this one alone."""
+    package = pytest.importorskip(name, reason=f"{name} is not installed: pip install lightning pytorch-lightning")
+    for other in LIGHTNING:
+        if other != name:
+            monkeypatch.delitem(sys.modules, other, raising=False)
+    return package
+
+
+@pytest.mark.parametrize("name", LIGHTNING)
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2, "precision": "bf16-mixed", "gradient_clip_val": 1.0}])
+def test_lightnings_own_trainer_teaches_the_scores_and_finishes(monkeypatch, tmp_path, name, options):
+    lightning = imported_lightning(monkeypatch, name)
+    compressed = nnc.compress(bert(), [MOVEMENT, KL], example())
+    loader = torch.utils.data.DataLoader([{**example(), "labels": torch.as_tensor(LABELS[:2])}] * 4, batch_size=None)
+
+    class Module(lightning.LightningModule):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def training_step(self, batch, index):
+            scores.append(head_scores(compressed.model)["scores0"])
+            return compressed.loss(self.model(**batch).loss)
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.model.parameters(), lr=1e-2)
+
+    scores, callbacks = [], [compressed.callback("lightning")]
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=callbacks, **quiet, **options)
+    trainer.fit(Module(compressed.model), loader)
+
+    assert isinstance(callbacks[0], lightning.Callback)
+    assert (scores[0] == 0).all() and (scores[-1] != 0).any()
     assert (~compressed.masks["bert.encoder.layer.0.attention.self.query"]["bias"]).sum() == 8
 
 
