@@ -20,7 +20,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from nnc.adapter import Masks
+import numpy as np
+
+from nnc.adapter import Adapter, Masks
 from nnc.errors import ConfigError, StorageError
 from nnc.instruments import detach
 from nnc.registry import adapter_for, algorithm, schedule_class
@@ -138,7 +140,7 @@ class ScheduledPruner:
             return model
         from nnc.speedup import ModelSpeedup
 
-        small = ModelSpeedup(model, self.example_inputs, masks).speedup_model()
+        small = ModelSpeedup(model, self.example_inputs, masks or _nothing(adapter_for(model))).speedup_model()
         detach(adapter_for(model))
         return small
 
@@ -264,6 +266,12 @@ def _one_pruner(specs: Sequence[Any]) -> type[Pruner]:
     if cls.kind != "prune":
         raise ConfigError(f"{spec.place}.algorithm: {name!r} does not prune, so there is no sparsity to schedule.")
     return cls  # type: ignore[no-any-return]
+
+
+def _nothing(adapter: Adapter) -> Masks:
+    """Return masks by which nothing leaves: a round's share may be less than one channel, and the user's model is not the one to train."""
+    layer = next(layer for layer in adapter.layers() if layer.prunable)
+    return {layer.name: {"weight": np.ones(layer.parameters["weight"], bool)}}
 
 
 def _name(number: int) -> str:

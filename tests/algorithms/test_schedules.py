@@ -14,7 +14,7 @@ import nnc
 from nnc.errors import ConfigError
 from nnc.registry import schedule_class
 from nnc.schedules import Prunable, Round
-from tests.algorithms.tiny_networks import ROWS, mlp, seen, trainer
+from tests.algorithms.tiny_networks import ROWS, mlp, seen, tensor, trainer
 from tests.frameworks import FRAMEWORKS
 
 LAYERS = {"a": Prunable(0.5, 8, 100), "b": Prunable(0.8, 16, 400), "c": Prunable(0.5, 4, 300)}
@@ -210,3 +210,15 @@ def test_a_folder_of_other_files_is_refused(framework, tmp_path):
 def test_what_cannot_be_scheduled_is_one_clear_error(tmp_path, given, message):
     with pytest.raises(ConfigError, match=message):
         scheduled(FRAMEWORKS["torch"], tmp_path / "run", **given)
+
+
+@pytest.mark.filterwarnings("ignore:.*nothing leaves:UserWarning", "ignore::nnc.errors.NothingRemoved")
+def test_a_round_whose_share_is_less_than_one_channel_leaves_the_network_whole_and_the_next_go_on(framework):
+    model = mlp(framework)
+    pruner = nnc.ScheduledPruner(model, CONFIG, tensor(framework, ROWS[0][0]), schedule="linear", rounds=4, speedup=True)
+
+    small, _ = pruner.compress()
+
+    # Of 3 channels 0.17, 0.34, 0.5 and 0.67 are due: 0, 1, 1 and 2, rounded down; the hidden layer has 4 weights and a bias, the last 2.
+    assert [one.parameters for one in pruner.done] == [23, 16, 16, 9]
+    assert small is not model
