@@ -13,7 +13,7 @@ BLOCKS: list[tuple[str, Block]] = []
 
 
 def fits(*kinds: str) -> Callable[[Block], Block]:
-    """List a block under the kinds of values that it takes: image, line, tokens, vector, any."""
+    """List a block under the kinds of values that it takes: image, volume, line, tokens, vector, any."""
 
     def listed(block: Block) -> Block:
         BLOCKS.extend((kind, block) for kind in kinds)
@@ -130,30 +130,30 @@ def multiplied(draw: Draw, w: Writer, x: int) -> int:
     return w.scaled(x)
 
 
-@fits("image", "line")
+@fits("image", "volume", "line")
 def normalised(draw: Draw, w: Writer, x: int) -> int:
     return w.norm(x, "batch_norm")
 
 
-@fits("image")
+@fits("image", "volume")
 def group_normalised(draw: Draw, w: Writer, x: int) -> int:
     return w.norm(x, "group_norm", groups=_divisor(draw, w.values[x].channels))
 
 
-@fits("image", "line")
+@fits("image", "volume", "line")
 def depthwise(draw: Draw, w: Writer, x: int) -> int:
-    """With or without a multiplier; Keras has one of its own for it."""
+    """With or without a multiplier; Keras has a layer of its own for it, but for volumes."""
     channels = w.values[x].channels
     return w.conv(x, channels * draw(st.integers(1, 2)), 3, groups=channels, bias=draw(st.booleans()))
 
 
-@fits("image", "line")
+@fits("image", "volume", "line")
 def grouped(draw: Draw, w: Writer, x: int) -> int:
     groups = _divisor(draw, w.values[x].channels)
     return w.conv(x, groups * draw(st.integers(1, 3)), 3, groups=groups) if groups < w.values[x].channels else x
 
 
-@fits("image", "line")
+@fits("image", "volume", "line")
 def inverted(draw: Draw, w: Writer, x: int) -> int:
     """MobileNet's block: expand, depthwise, project, add."""
     wide = w.act(w.norm(w.conv(x, 6, bias=False), "batch_norm"), "relu")
@@ -161,24 +161,24 @@ def inverted(draw: Draw, w: Writer, x: int) -> int:
     return w.pair("add", w.norm(w.conv(wide, w.values[x].channels, bias=False), "batch_norm"), x)
 
 
-@fits("image")
+@fits("image", "volume")
 def transposed(draw: Draw, w: Writer, x: int) -> int:
     return w.transposed(x, draw(st.sampled_from([2, 4])))
 
 
-@fits("image", "line")
+@fits("image", "volume", "line")
 def shuffled(draw: Draw, w: Writer, x: int) -> int:
     return w.shuffle(x, _divisor(draw, w.values[x].channels))
 
 
-@fits("image")
+@fits("image", "volume")
 def excited(draw: Draw, w: Writer, x: int) -> int:
     """Squeeze and excite."""
-    y = w.act(w.conv(w.mean(x, (2, 3), keep=True), draw(st.sampled_from([2, 4]))), "relu")
+    y = w.act(w.conv(w.mean(x, tuple(range(2, len(w.values[x].shape))), keep=True), draw(st.sampled_from([2, 4]))), "relu")
     return w.pair("mul", x, w.act(w.conv(y, w.values[x].channels), "sigmoid"))
 
 
-@fits("image")
+@fits("image", "volume")
 def pooled(draw: Draw, w: Writer, x: int) -> int:
     if min(w.values[x].shape[2:]) < 2:
         return x
@@ -192,13 +192,13 @@ def enlarged(draw: Draw, w: Writer, x: int) -> int:
     return w.spatial("pixels", x, 2)
 
 
-@fits("image", "line")
+@fits("image", "volume", "line")
 def padded(draw: Draw, w: Writer, x: int) -> int:
     y = w.pad(x)
     return w.conv(y, draw(st.sampled_from([2, 4])), 3, padded=False) if min(w.values[y].shape[2:]) > 2 else y
 
 
-@fits("image", "line")
+@fits("image", "volume", "line")
 def tokenised(draw: Draw, w: Writer, x: int) -> int:
     return w.tokens(x)
 
@@ -265,7 +265,7 @@ def placed(draw: Draw, w: Writer, x: int) -> int:
     return w.placed(x)
 
 
-@fits("image", "line", "tokens")
+@fits("image", "volume", "line", "tokens")
 def spread(draw: Draw, w: Writer, x: int) -> int:
     """A broadcast add: what a layer makes of the mean over all positions."""
     axes = (1,) if w.values[x].kind == "plain" else tuple(range(2, len(w.values[x].shape)))

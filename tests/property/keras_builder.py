@@ -1,4 +1,4 @@
-"""A program as a Keras model, functional or subclassed; images and lines lie with their channels last."""
+"""A program as a Keras model, functional or subclassed; images, volumes and lines lie with their channels last."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ ACTS = {
     "softmax": ops.softmax,
 }
 PAIRS = {"add": ops.add, "sub": ops.subtract, "mul": ops.multiply, "max": ops.maximum}
+CONVS = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
 NATIVE = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
@@ -66,12 +67,12 @@ def _made(step: Step, read: Value) -> layers.Layer:
     a, name, rank = step.attrs, step.layer, len(read.shape) - 2
     if step.op == "conv":
         options = {"padding": "same" if a["padded"] else "valid", "use_bias": a["bias"], "name": name}
-        if a["groups"] == read.channels > 1:
+        if a["groups"] == read.channels > 1 and rank < 3:
             kind = layers.DepthwiseConv2D if rank == 2 else layers.DepthwiseConv1D
             return kind(a["kernel"], depth_multiplier=a["out"] // read.channels, **options)
-        return (layers.Conv2D if rank == 2 else layers.Conv1D)(a["out"], a["kernel"], groups=a["groups"], **options)
+        return CONVS[rank](a["out"], a["kernel"], groups=a["groups"], **options)
     made = {
-        "transposed": lambda: layers.Conv2DTranspose(a["out"], 2, strides=2, name=name),
+        "transposed": lambda: (layers.Conv2DTranspose if rank == 2 else layers.Conv3DTranspose)(a["out"], 2, strides=2, name=name),
         "linear": lambda: layers.Dense(a["out"], use_bias=a["bias"], name=name),
         "batch_norm": lambda: layers.BatchNormalization(epsilon=1e-5, name=name),
         "group_norm": lambda: layers.GroupNormalization(a["groups"], epsilon=1e-5, name=name),
@@ -192,7 +193,7 @@ class Network(keras.Model):
 def build(program: Program) -> tuple[keras.Model, np.ndarray]:
     """Return the program's model, subclassed for odd seeds, its numbers set, and its example inputs."""
     x = inputs(program)
-    if program.given.kind in ("image", "line"):
+    if program.given.kind in ("image", "volume", "line"):
         x = np.moveaxis(x, 1, -1)
     # What a layer holds can be read outside of its call in a subclassed model only.
     if program.seed % 2 or any(step.op == "tied" for step in program.steps):
@@ -231,6 +232,6 @@ def _native(layer: layers.Layer, variable, seed: int) -> np.ndarray:
     if isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D)):
         canonical = numbers(path, (second * last, 1, *kernel), seed)
         return np.moveaxis(canonical.reshape(second, last, *kernel), (0, 1), (-2, -1))
-    if isinstance(layer, layers.Conv2DTranspose):
+    if isinstance(layer, (layers.Conv2DTranspose, layers.Conv3DTranspose)):
         return np.moveaxis(numbers(path, (second, last, *kernel), seed), (0, 1), (-2, -1))
     return np.moveaxis(numbers(path, (last, second, *kernel), seed), (0, 1), (-1, -2))

@@ -15,7 +15,7 @@ ACTS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "Gelu"}
 PAIRS = {"add": "Add", "sub": "Sub", "mul": "Mul", "max": "Max"}
 SHAPES = {
     "conv": lambda a, width, rank: (a["out"], width // a["groups"], *(a["kernel"],) * rank),
-    "transposed": lambda a, width, rank: (a["out"], width, 2, 2),
+    "transposed": lambda a, width, rank: (a["out"], width, *(2,) * rank),
     "linear": lambda a, width, rank: (a["out"], width),
 }
 
@@ -73,7 +73,9 @@ def _layer(b: Builder, step: Step, read: Value, x: str) -> str:
         product = b.node("MatMul", x, b.parameter(f"{layer}.weight", shape, np.transpose))
         return b.node("Add", product, bias[0]) if bias else product
     if step.op == "transposed":
-        return b.node("ConvTranspose", x, b.parameter(f"{layer}.weight", shape, lambda w: w.swapaxes(0, 1)), *bias, strides=[2, 2])
+        return b.node(
+            "ConvTranspose", x, b.parameter(f"{layer}.weight", shape, lambda w: w.swapaxes(0, 1)), *bias, strides=[2] * (len(shape) - 2)
+        )
     pads = [a["kernel"] // 2 if a["padded"] else 0] * 2 * (len(shape) - 2)
     return b.node("Conv", x, b.parameter(f"{layer}.weight", shape), *bias, pads=pads, group=a["groups"])
 
@@ -182,8 +184,9 @@ def _merged(b: Builder, step: Step, read: Value, x: str) -> str:
 
 
 def _pool(b: Builder, step: Step, read: Value, x: str) -> str:
+    sides = len(read.shape) - 2
     op = "MaxPool" if step.attrs["function"] == "max" else "AveragePool"
-    return b.node(op, x, kernel_shape=[2, 2], strides=[2, 2])
+    return b.node(op, x, kernel_shape=[2] * sides, strides=[2] * sides)
 
 
 def _resize(b: Builder, step: Step, read: Value, x: str) -> str:

@@ -1,9 +1,8 @@
 """Random small networks as programs: a list of steps that each framework's builder turns into a model of its own.
 
-A value is an image (N, C, H, W), a line (N, C, L), plain (whatever lies as it is written: tokens (N, T, C), vectors (N, C), heads), or
-indices (N, T) into a table. The
-builders may store images and lines with the channels last; a program never sees that. A `Program` prints as Python, so that one that
-failed can be kept as an explicit test.
+A value is an image (N, C, H, W), a volume (N, C, D, H, W), a line (N, C, L), plain (whatever lies as it is written: tokens (N, T, C),
+vectors (N, C), heads), or indices (N, T) into a table. The builders may store images, volumes and lines with the channels last; a program
+never sees that. A `Program` prints as Python, so that one that failed can be kept as an explicit test.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Draw = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Value:
-    """What is known of a value: how it lies ("image", "line" or "plain") and its shape."""
+    """What is known of a value: how it lies ("image", "volume", "line" or "plain") and its shape."""
 
     kind: str
     shape: Shape
@@ -255,6 +254,7 @@ class Writer:
 
 INPUTS = (
     Value("image", (BATCH, 3, 4, 4)),
+    Value("volume", (BATCH, 3, 2, 3, 2)),
     Value("line", (BATCH, 3, 6)),
     Value("plain", (BATCH, 3, 6)),
     Value("plain", (BATCH, 5)),
@@ -282,7 +282,7 @@ def programs(draw: Draw) -> Program:
 
 
 def _form(value: Value) -> str:
-    """Return which blocks fit a value: those of images, lines, tokens or vectors."""
+    """Return which blocks fit a value: those of images, volumes, lines, tokens or vectors."""
     if value.kind != "plain":
         return value.kind
     return {2: "vector", 3: "tokens"}.get(len(value.shape), "")

@@ -11,7 +11,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 
 import nnc
 from nnc.registry import adapter_for
@@ -62,6 +62,12 @@ def moved(framework: str, program: Program) -> tuple[float, float]:
     return float(np.abs(small - masked).max()) / scale, float(np.abs(original - masked).max()) / scale
 
 
+def groups_volumes(program: Program) -> bool:
+    """Return whether a program has a grouped convolution of volumes: on a CPU, TensorFlow cannot run one."""
+    convs = [step for step in program.steps if step.op == "conv" and step.results[0].kind == "volume"]
+    return any(step.attrs["groups"] > 1 for step in convs)
+
+
 @tried(60)
 @given(programs())
 def test_small_torch_modules_compute_what_the_masked_ones_do(program):
@@ -81,6 +87,7 @@ def test_small_onnx_models_compute_what_the_masked_ones_do(program):
 @given(programs())
 def test_small_keras_models_compute_what_the_masked_ones_do(program):
     pytest.importorskip("keras")
+    assume(not groups_volumes(program))
     assert moved("keras", program)[0] <= 1e-5
 
 

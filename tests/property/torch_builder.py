@@ -18,6 +18,14 @@ ACTS = {
     "shifted": lambda x: x * 0.5 + 1.0,
     "softmax": lambda x: x.softmax(-1),
 }
+CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+POOLS = {
+    ("max", 4): functional.max_pool2d,
+    ("max", 5): functional.max_pool3d,
+    ("average", 4): functional.avg_pool2d,
+    ("average", 5): functional.avg_pool3d,
+}
 PAIRS = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "max": torch.maximum}
 
 
@@ -42,14 +50,13 @@ def _made(step: Step, read: Value) -> nn.Module | nn.Parameter:
     a, width, rank = step.attrs, read.channels, len(read.shape) - 2
     if step.op == "conv":
         padding = a["kernel"] // 2 if a["padded"] else 0
-        kind = nn.Conv2d if rank == 2 else nn.Conv1d
-        return kind(width, a["out"], a["kernel"], padding=padding, groups=a["groups"], bias=a["bias"])
+        return CONVS[rank](width, a["out"], a["kernel"], padding=padding, groups=a["groups"], bias=a["bias"])
     if step.op == "transposed":
-        return nn.ConvTranspose2d(width, a["out"], 2, stride=2)
+        return (nn.ConvTranspose2d if rank == 2 else nn.ConvTranspose3d)(width, a["out"], 2, stride=2)
     if step.op == "linear":
         return nn.Linear(width, a["out"], bias=a["bias"])
     if step.op == "batch_norm":
-        return nn.BatchNorm2d(width) if rank == 2 else nn.BatchNorm1d(width)
+        return BATCH_NORMS.get(rank, nn.BatchNorm1d)(width)
     if step.op == "group_norm":
         return nn.GroupNorm(a["groups"], width)
     if step.op == "layer_norm":
@@ -111,7 +118,7 @@ def _matmul(net: Network, step: Step, a: torch.Tensor, b: torch.Tensor) -> torch
 
 
 def _pool(net: Network, step: Step, x: torch.Tensor) -> torch.Tensor:
-    return (functional.max_pool2d if step.attrs["function"] == "max" else functional.avg_pool2d)(x, 2)
+    return POOLS[step.attrs["function"], x.dim()](x, 2)
 
 
 OPS = {
