@@ -12,12 +12,16 @@ BUDGET, FEWEST, MOST = 2.0, 3, 25
 
 def medians_by_turns(calls: Sequence[Callable[[], object]]) -> list[float]:
     """Return the median CPU seconds of each call, measured by turns after a warm-up."""
+    return [median(seconds) for seconds in zip(*rounds_by_turns(calls), strict=True)]
+
+
+def rounds_by_turns(calls: Sequence[Callable[[], object]], repeats: int | None = None) -> list[list[float]]:
+    """Return the CPU seconds of each call, `(rounds, calls)`, measured by turns after a warm-up; as many rounds as told, or as fit."""
     for call in calls:
         call()
     rounds = [[_seconds(call) for call in calls]]
-    repeats = int(min(MOST, max(FEWEST, BUDGET / sum(rounds[0]))))
-    rounds += [[_seconds(call) for call in calls] for _ in range(repeats - 1)]
-    return [median(seconds) for seconds in zip(*rounds, strict=True)]
+    repeats = repeats or int(min(MOST, max(FEWEST, BUDGET / sum(rounds[0]))))
+    return rounds + [[_seconds(call) for call in calls] for _ in range(repeats - 1)]
 
 
 def _seconds(call: Callable[[], object]) -> float:

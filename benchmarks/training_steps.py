@@ -3,16 +3,21 @@
     python -m benchmarks.training_steps                      torch: LeNet, batch 32, and BERT-6L (384 wide), batch 8 x 64 tokens
     python -m benchmarks.training_steps --batch 32           BERT-6L at another batch size
     python -m benchmarks.training_steps --keras              the same BERT in Keras, its steps compiled as in `fit`
+    python -m benchmarks.training_steps --batch 8 --rows movement MiniLM --repeats 15   some rows beside the plain step, more often
+
+A ratio is the median over rounds of a step's seconds by those of the plain step in the same round.
 
 Rows: views that do nothing; 8-bit fake quantisation with a straight-through gradient of all weights, and of all inputs too; element
-masks; movement scores; a frozen teacher of the same size with MiniLM and soft targets. Keras has the last two, with the plain step. AdamW,
-float32, one thread.
+masks; movement scores of channels, heads and elements; a frozen teacher of the same size with MiniLM and soft targets. Keras has the last
+two, with the plain step. AdamW, float32, one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,7 +25,7 @@ import torch
 from torch import nn
 
 import nnc
-from benchmarks.cpu_time import medians_by_turns
+from benchmarks.cpu_time import rounds_by_turns
 from nnc.views import Site, Variable, View
 from nnc_torch.adapter import TorchAdapter
 
@@ -102,7 +107,7 @@ def step_of(model: nn.Module, batch: dict[str, Any], config: Any = None, **optio
     return step
 
 
-def rows(build: Callable[[int], tuple[nn.Module, dict[str, Any]]], batch: int) -> dict[str, Step]:
+def rows(build: Callable[[int], tuple[nn.Module, dict[str, Any]]], batch: int) -> dict[str, Callable[[], Step]]:
     def made(put: Callable[[nn.Module], None] | None = None, config: Any = None, **options: Any) -> Step:
         torch.manual_seed(0)
         model, inputs = build(batch)
@@ -110,31 +115,35 @@ def rows(build: Callable[[int], tuple[nn.Module, dict[str, Any]]], batch: int) -
             put(model)
         return step_of(model, inputs, config, **options)
 
-    found = {
-        "plain": made(),
-        "identity views": made(views(False)),
-        "8-bit weights": made(views(True)),
-        "8-bit weights and inputs": made(views(True, inputs=True)),
-        "element masks": made(half_masked),
+    found: dict[str, Callable[[], Step]] = {
+        "plain": made,
+        "identity views": partial(made, views(False)),
+        "8-bit weights": partial(made, views(True)),
+        "8-bit weights and inputs": partial(made, views(True, inputs=True)),
+        "element masks": partial(made, half_masked),
     }
     if build is bert:
-        found["movement, channels"] = made(config=[{"algorithm": "movement", "op_types": ["Linear"], "sparsity": 0.5}])
-        found["movement, elements"] = made(config=[{"algorithm": "movement", "op_types": ["Linear"], "sparsity": 0.5, "element": True}])
-        found["MiniLM and kl"] = made(config=[{"algorithm": "kl", "temperature": 2}, {"algorithm": "minilm"}], teacher=bert(batch)[0])
+        movement = {"algorithm": "movement", "op_types": ["Linear"], "sparsity": 0.5}
+        heads = {**movement, "op_partial_names": ["attention.self"], "granularity": "head"}
+        found["movement, channels"] = partial(made, config=[movement])
+        found["movement, heads"] = partial(made, config=[heads])
+        found["movement, elements"] = partial(made, config=[{**movement, "element": True}])
+        found["MiniLM and kl"] = partial(made, config=SOFT, teacher=bert(batch)[0])
     return found
 
 
+SOFT = [{"algorithm": "kl", "temperature": 2}, {"algorithm": "minilm"}]
 MOVEMENT = {"algorithm": "movement", "sparsity": 0.5, "op_partial_names": ["transformer_layer"], "op_types": ["Linear"]}
 KERAS = {
     "plain": None,
     "movement, channels": [MOVEMENT],
     "movement, elements": [{**MOVEMENT, "element": True}],
-    "MiniLM and kl": [{"algorithm": "kl", "temperature": 2}, {"algorithm": "minilm"}],
+    "MiniLM and kl": SOFT,
 }
 
 
-def keras_rows(batch: int) -> dict[str, Step]:
-    """Return a step of each row on keras_hub's BERT of the same sizes."""
+def keras_rows(batch: int) -> dict[str, Callable[[], Step]]:
+    """Return what makes a step of each row on keras_hub's BERT of the same sizes."""
     import keras
     import keras_hub
     import tensorflow as tf
@@ -157,26 +166,30 @@ def keras_rows(batch: int) -> dict[str, Step]:
         model.compile(keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         return lambda: model.train_on_batch(inputs, labels)
 
-    return {name: made(config) for name, config in KERAS.items()}
+    return {name: partial(made, config) for name, config in KERAS.items()}
 
 
-def show(name: str, batch: int, steps: dict[str, Step]) -> None:
-    seconds = medians_by_turns(list(steps.values()))
-    for row, taken in zip(steps, seconds, strict=True):
-        print(f"{name:6} batch {batch:3}  {row:26} {1e3 * taken:8.1f} ms  {taken / seconds[0]:.3f}")
+def show(name: str, batch: int, rows: dict[str, Callable[[], Step]], wanted: list[str], repeats: int | None) -> None:
+    chosen = [row for row in rows if row == "plain" or not wanted or any(part in row for part in wanted)]
+    rounds = rounds_by_turns([rows[row]() for row in chosen], repeats)
+    for index, row in enumerate(chosen):
+        taken, ratio = (median(values) for values in zip(*((each[index], each[index] / each[0]) for each in rounds), strict=True))
+        print(f"{name:6} batch {batch:3}  {row:26} {1e3 * taken:8.1f} ms  {ratio:.3f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, help="sentences in a batch of BERT-6L; LeNet is left out")
     parser.add_argument("--keras", action="store_true", help="BERT-6L in Keras")
+    parser.add_argument("--rows", nargs="*", default=[], help="parts of the names of the rows to measure, beside the plain step")
+    parser.add_argument("--repeats", type=int, help="rounds, each of one step of every row")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.keras:
-        show("keras", given.batch or 8, keras_rows(given.batch or 8))
+        show("keras", given.batch or 8, keras_rows(given.batch or 8), given.rows, given.repeats)
         return
     for build, batch in [(bert, given.batch)] if given.batch else [(lenet, 32), (bert, 8)]:
-        show(build.__name__, batch, rows(build, batch))
+        show(build.__name__, batch, rows(build, batch), given.rows, given.repeats)
 
 
 if __name__ == "__main__":
