@@ -242,7 +242,8 @@ def attended(draw: Draw, w: Writer, x: int) -> int:
     else:
         parts = [w.linear(normed, heads * size) for _ in range(3)]
     query, key, value = (w.heads(part, size) for part in parts)
-    scores = w.act(w.matmul(query, key, turned=True), "softmax")
+    scores = w.matmul(query, key, turned=True)
+    scores = w.act(w.relative(scores) if draw(st.booleans()) else scores, "softmax")
     x = w.pair("add", w.linear(w.merged(w.matmul(scores, value)), width), x)
     return w.pair("add", w.linear(w.act(w.linear(x, 6), "gelu"), width), x) if draw(st.booleans()) else x
 

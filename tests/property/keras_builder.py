@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from tests.property.masking import inputs, numbers
-from tests.property.programs import Program, Step, Value
+from tests.property.programs import Program, Step, Value, distances
 
 ACTS = {
     "relu": ops.relu,
@@ -56,6 +56,17 @@ class Placed(layers.Layer):
         return x + self.table
 
 
+class Relative(layers.Layer):
+    """Scores plus what a table of its own has for each distance."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(2 * shape[2] - 1, shape[1]), name="table")
+
+    def call(self, x):
+        rows = ops.take(self.table, np.asarray(distances(x.shape[-1])), axis=0)
+        return x + ops.transpose(rows, (2, 0, 1))
+
+
 def _recurrent(a: dict, name: str) -> layers.Layer:
     kind = {"LSTM": layers.LSTM, "GRU": layers.GRU, "RNN": layers.SimpleRNN}[a["cell"]]
     options = {"reset_after": a["units"] % 2 == 0} if a["cell"] == "GRU" else {}
@@ -82,6 +93,7 @@ def _made(step: Step, read: Value) -> layers.Layer:
         "recurrent": lambda: _recurrent(a, name),
         "embedding": lambda: layers.Embedding(a["rows"], a["width"], name=name),
         "placed": lambda: Placed(name=name),
+        "relative": lambda: Relative(name=name),
     }
     return made[step.op]()
 

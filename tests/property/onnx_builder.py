@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from tests.property.masking import inputs, numbers
-from tests.property.programs import Program, Step, Value
+from tests.property.programs import Program, Step, Value, distances
 
 ACTS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "Gelu"}
 PAIRS = {"add": "Add", "sub": "Sub", "mul": "Mul", "max": "Max"}
@@ -148,6 +148,13 @@ def _tied(b: Builder, step: Step, read: Value, x: str) -> str:
     return b.node("MatMul", x, b.node("Transpose", f"{step.attrs['table']}.weight", perm=[1, 0]))
 
 
+def _relative(b: Builder, step: Step, read: Value, x: str) -> str:
+    _, heads, length, _ = read.shape
+    index = b.node("Reshape", b.whole(*np.ravel(distances(length))), b.whole(length, length))
+    rows = b.node("Gather", b.parameter(step.layer, (2 * length - 1, heads)), index)
+    return b.node("Add", x, b.node("Transpose", rows, perm=[2, 0, 1]))
+
+
 def _flatten(b: Builder, step: Step, read: Value, x: str) -> str:
     if step.attrs["order"] == "NHWC" and step.attrs["first"]:
         x = b.node("Transpose", x, perm=[0, *range(2, len(read.shape)), 1])
@@ -216,6 +223,7 @@ OPS = {
     "embedding": _embedding,
     "tied": _tied,
     "placed": lambda b, step, read, x: b.node("Add", x, b.parameter(step.layer, read.shape[1:])),
+    "relative": _relative,
     "reduce": _reduce,
     "matmul": _matmul,
     "bare": _bare,

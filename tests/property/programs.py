@@ -145,6 +145,10 @@ class Writer:
         """Tokens plus a table of positions, which no layer holds."""
         return self.add("placed", [x], self.values[x], layer=self.fresh("places"))
 
+    def relative(self, x: int) -> int:
+        """Scores (N, heads, T, T) plus rows of a table (2 T - 1, heads), chosen by how far query and key lie apart."""
+        return self.add("relative", [x], self.values[x], layer=self.fresh("apart"))
+
     def again(self, x: int, layer: str) -> int:
         """Call a layer at a second place."""
         step, _ = self.layers[layer]
@@ -279,6 +283,11 @@ def programs(draw: Draw) -> Program:
     _finish(draw, writer, last)
     frozen = draw(st.lists(st.sampled_from(sorted(writer.layers)), max_size=3, unique=True))
     return writer.program(draw(st.sampled_from(MASKINGS)), draw(st.integers(0, 999)), frozen)
+
+
+def distances(length: int) -> list[list[int]]:
+    """Return which row of a table of relative positions each query (row) and key (column) take."""
+    return [[query - key + length - 1 for key in range(length)] for query in range(length)]
 
 
 def _form(value: Value) -> str:

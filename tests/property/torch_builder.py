@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.property.masking import inputs, numbers
-from tests.property.programs import Program, Step, Value
+from tests.property.programs import Program, Step, Value, distances
 
 ACTS = {
     "relu": functional.relu,
@@ -67,6 +67,8 @@ def _made(step: Step, read: Value) -> nn.Module | nn.Parameter:
         return nn.Embedding(a["rows"], a["width"])
     if step.op == "placed":
         return nn.Parameter(torch.zeros(read.shape[1:]))
+    if step.op == "relative":
+        return nn.Parameter(torch.zeros(2 * read.shape[2] - 1, read.shape[1]))
     return nn.Parameter(torch.zeros((width, a["out"]) if step.op == "bare" else (width,)))
 
 
@@ -82,6 +84,10 @@ def _bare(net: Network, step: Step, x: torch.Tensor) -> torch.Tensor:
 def _scaled(net: Network, step: Step, x: torch.Tensor) -> torch.Tensor:
     vector = getattr(net, step.layer)
     return x * (vector.view(1, -1, *(1 for _ in range(x.dim() - 2))) if step.attrs["first"] else vector)
+
+
+def _relative(net: Network, step: Step, x: torch.Tensor) -> torch.Tensor:
+    return x + getattr(net, step.layer)[torch.tensor(distances(x.shape[-1]))].permute(2, 0, 1)
 
 
 def _reduce(net: Network, step: Step, x: torch.Tensor) -> torch.Tensor:
@@ -129,6 +135,7 @@ OPS = {
     "embedding": _layer,
     "tied": lambda net, step, x: x @ getattr(net, step.attrs["table"]).weight.t(),
     "placed": lambda net, step, x: x + getattr(net, step.layer),
+    "relative": _relative,
     "reduce": _reduce,
     "matmul": _matmul,
     "bare": _bare,

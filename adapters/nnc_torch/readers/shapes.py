@@ -148,7 +148,7 @@ def index_select(call: Call) -> bool | None:
 
 
 def index(call: Call) -> bool | None:
-    """index(self, indices): x[:, vector]."""
+    """index(self, indices): x[:, vector]; a table of indices is a vector whose result is regrouped."""
     given = [(axis, tensor) for axis, tensor in enumerate(call["indices"]) if tensor is not None]
     return _gathered(call, *given[0]) if len(given) == 1 else False
 
@@ -157,12 +157,16 @@ def _gathered(call: Call, axis: int, indices: torch.Tensor) -> bool | None:
     """An index that depends on the input means positions: that axis stays, and the others are free."""
     known, x = call.values.read(indices), call.read("self")
     assert x is not None
-    if indices.dim() != 1 or indices.dtype == torch.bool:
+    fixed = known.role == "constant" and known.data is not None
+    if indices.dtype == torch.bool or (indices.dim() != 1 and not fixed):
         return False
-    if known.role != "constant" or known.data is None:
+    if not fixed:
         return call.emit("pool", x, axes=(axis,), function="max", padded=False)
-    call.give(_take(call, x, axis, np.asarray(known.data()) % x.shape[axis]))
-    return None
+    assert known.data is not None
+    taken = _take(call, x, axis, np.asarray(known.data()).reshape(-1) % x.shape[axis])
+    if indices.dim() != 1:
+        return call.emit("reshape", taken)
+    return call.give(taken)
 
 
 def flip(call: Call) -> None:
