@@ -70,10 +70,11 @@ def table(results: Results) -> Table:
 def growth(results: Results) -> str:
     """Say how nnc's cost grows with depth: four times the layers should cost four times as much."""
     first, *_, last = DEPTHS
-    ends = [results.get((f"BERT, {depth} layers of 128", "nnc")) for depth in (first, last)]
-    if None in ends:
+    names = [(f"BERT, {depth} layers of 128", "nnc") for depth in (first, last)]
+    if not all(name in results for name in names):
         return ""
-    ratio = ends[1]["cpu_seconds"] / ends[0]["cpu_seconds"]  # type: ignore[index]
+    shallow, deep = (results[name]["cpu_seconds"] for name in names)
+    ratio = deep / shallow
     return f"From {first} to {last} layers nnc's cost grows {ratio:.1f} times."
 
 
