@@ -84,6 +84,14 @@ class Ops(Protocol):
         """
         ...
 
+    def only_highest(self, x: Any, scores: Any, count: Any) -> Any:
+        """Return `only(x, without_lowest(scores, count))`, `scores` of the shape of `x`: what has the highest scores.
+
+        The gradient of `x` is masked alike. The scores have the gradient of a mask by which `x` was multiplied, as if they were it
+        (straight through, Bengio et al., 2013, arXiv:1308.3432): `gradient * x`, of what is masked too. Has no second gradient.
+        """
+        ...
+
 
 class Layer(Protocol):
     """A layer that holds parameters.
@@ -101,7 +109,7 @@ class Layer(Protocol):
     def op_types(self) -> tuple[str, ...]: ...
     @property
     def prunable(self) -> bool:
-        """True where `weight` has output channels in its first axis: what a config_list selects from."""
+        """True where `weight` has output channels, in its first axis or, of an Embedding, its last: what a config_list selects from."""
         ...
 
     @property

@@ -16,7 +16,7 @@ is the config_list's to say (select.py, allocation.py); the masks are the adapte
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -25,13 +25,14 @@ import numpy as np
 from nnc.adapter import Layer, Masks
 from nnc.allocation import Scored
 from nnc.arrays import to_float64
+from nnc.columns import by_channel, channel_axis, channels
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array, Graph, Shape
 from nnc.instruments import attach, detach, off, restored
 from nnc.joint import granules, joint_masks
 from nnc.masks import merge
 from nnc.registry import adapter_for
-from nnc.select import resolve
+from nnc.select import resolve, spared
 from nnc.ties import alone_masks, check_ties
 from nnc_schemas import PruneSpec, Selector, SpecError, parse_config_list
 
@@ -207,6 +208,7 @@ class Pruner(Algorithm):
         self.allow_inexact = allow_inexact
         layers = self.adapter.layers()
         self._governed = resolve(self.specs, layers, self.treats)
+        self._spared = spared(self.specs, layers, self.treats) - self._governed.keys()
         self._layers = {layer.name: layer for layer in layers if layer.name in self._governed}
         check_ties(self._governed, self.specs, self._layers)
 
@@ -215,7 +217,7 @@ class Pruner(Algorithm):
         """Return what each granule of the layer is worth; the lowest go first.
 
         A tensor of the framework or a NumPy array, of shape `(out,)` for the granularity "channel", of the weight's shape for
-        "element". `layer.weight` is `(out, in, *kernel)`.
+        "element". `layer.weight` is `(out, in, *kernel)`, of an embedding `(width, rows)`, and single elements are scored where they lie.
         """
 
     def ranked(self, scores: Array) -> Array:
@@ -250,26 +252,27 @@ class Pruner(Algorithm):
         With example inputs these are the graph's groups, without them each layer on its own.
         """
         if self.example_inputs is None:
-            rows = {name: np.arange(layer.parameters["weight"][0]) for name, layer in self._layers.items()}
+            rows = {name: np.arange(channels(layer)) for name, layer in self._layers.items()}
             return [
                 (self.entry(name), {f"{name}.{key}".lstrip("."): rows[name] for key in ("weight", "bias") if key in layer.parameters})
                 for name, layer in self._layers.items()
             ]
-        return [(self.specs[index], rows) for index, rows in granules(self._graph, self._governed, self.specs, self.allow_inexact)]
+        found = granules(self._graph, self._governed, self.specs, self.allow_inexact, self._spared)
+        return [(self.specs[index], rows) for index, rows in found]
 
     def decide(self) -> Masks:
         """Return the masks that the scores of now decide."""
         earlier = self.adapter.masks()
-        scored = {name: self._scored(layer, earlier) for name, layer in self._layers.items()}
         if self.example_inputs is not None and self.granularity == "channel":
-            return merge(earlier, self._jointly(scored))
+            return merge(earlier, self._jointly(_OnDemand(self._layers, lambda layer: self._scored(layer, earlier))))
+        scored = {name: self._scored(layer, earlier) for name, layer in self._layers.items()}
         if self.granularity == "channel":
             scored = {name: _by_unit(one, self._layers[name]) for name, one in scored.items()}
         return merge(earlier, alone_masks(self._layers, scored, self._governed, self.specs))
 
     def _jointly(self, scored: Mapping[str, Scored]) -> Masks:
         """Let layers that can only shrink together choose together: what is masked can then leave."""
-        return joint_masks(self._graph, self.adapter.layers(), scored, self._governed, self.specs, self.allow_inexact)
+        return joint_masks(self._graph, self.adapter.layers(), scored, self._governed, self.specs, self.allow_inexact, self._spared)
 
     @cached_property
     def _graph(self) -> Graph:
@@ -278,11 +281,14 @@ class Pruner(Algorithm):
 
     def _scored(self, layer: Layer, earlier: Masks) -> Scored:
         shape = layer.parameters["weight"]
-        granules = shape if self.granularity == "element" else shape[:1]
-        scores = self.ranked(self._checked(to_float64(self.score(layer)), granules, layer.name))
+        seen = layer if self.granularity == "element" else by_channel(layer)
+        granules = shape if self.granularity == "element" else (channels(layer),)
+        scores = self.ranked(self._checked(to_float64(self.score(seen)), granules, layer.name))
         if layer.name in earlier:
             # What is masked already goes first, so that pruning twice is pruning once, whatever the score says of zeros.
-            scores = np.where(_gone(earlier[layer.name]["weight"], granules), -np.inf, scores)
+            mask = earlier[layer.name]["weight"]
+            gone = ~mask if self.granularity == "element" else _without_any(mask, channel_axis(layer))
+            scores = np.where(gone, -np.inf, scores)
         return Scored(scores, int(np.prod(shape)) // int(np.prod(granules)))
 
     def _checked(self, scores: Array, granules: Shape, layer: str) -> Array:
@@ -307,9 +313,28 @@ class Pruner(Algorithm):
         return specs
 
 
-def _gone(mask: Array, granules: Shape) -> Array:
-    """Return which granules are masked completely."""
-    return np.asarray(~mask.reshape(*granules, -1).any(axis=-1))
+class _OnDemand(Mapping[str, Scored]):
+    """Scores by layer, each found when it is asked for: of what cannot leave, such as a large table, none is needed."""
+
+    def __init__(self, layers: Mapping[str, Layer], score: Callable[[Layer], Scored]) -> None:
+        self._layers, self._score = layers, score
+        self._found: dict[str, Scored] = {}
+
+    def __getitem__(self, name: str) -> Scored:
+        if name not in self._found:
+            self._found[name] = self._score(self._layers[name])
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+
+def _without_any(mask: Array, axis: int) -> Array:
+    """Return which indices of an axis are masked completely."""
+    return np.asarray(~mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
 
 
 def _by_unit(scored: Scored, layer: Layer) -> Scored:

@@ -6,7 +6,7 @@ inputs the groups are known: their scores together are ranked as one layer's wou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -27,15 +27,17 @@ def joint_masks(
     governed: Mapping[str, int],
     specs: Sequence[PruneSpec],
     allow_inexact: bool = False,
+    spared: Collection[str] = (),
 ) -> Masks:
     """Return masks for every group all of whose layers the config_list selects; the others are left alone.
 
-    `scored` and `governed` are by layer. A group whose layers are asked different sparsities takes the lowest of them.
+    `scored` and `governed` are by layer. A group whose layers are asked different sparsities takes the lowest of them. An embedding that
+    is not selected follows the layers that are, unless it is among the `spared`.
     Warns `LeftAlone` of what the config_list singles out and cannot have. Raises `ConfigError` where nothing of it can leave.
     """
     tied = ties(governed, specs)
     groups = Groups(graph, allow_inexact, tied, paths(layers))
-    asked = Asked(groups, governed, specs, dict(_chosen(groups, governed, specs)), tied)
+    asked = Asked(groups, governed, specs, dict(_chosen(groups, governed, specs, spared)), tied, spared)
     tell_refused(asked)
     keep = _kept(asked, scored)
     tell_none_left(asked, keep)
@@ -44,22 +46,29 @@ def joint_masks(
 
 
 def granules(
-    graph: Graph, governed: Mapping[str, int], specs: Sequence[PruneSpec], allow_inexact: bool = False
+    graph: Graph,
+    governed: Mapping[str, int],
+    specs: Sequence[PruneSpec],
+    allow_inexact: bool = False,
+    spared: Collection[str] = (),
 ) -> Iterator[tuple[int, dict[str, Array]]]:
     """Yield, for each group that the config_list means, the entry that decides and which granule each output channel belongs to.
 
     The latter by the path of a parameter, -1 where a channel belongs to none: what a score that is trained is spread by.
     """
     groups = Groups(graph, allow_inexact, ties(governed, specs))
-    for number, index in _chosen(groups, governed, specs):
+    for number, index in _chosen(groups, governed, specs, spared):
         yield index, groups.rows(number)
 
 
-def _chosen(groups: Groups, governed: Mapping[str, int], specs: Sequence[PruneSpec]) -> Iterator[tuple[int, int]]:
+def _chosen(
+    groups: Groups, governed: Mapping[str, int], specs: Sequence[PruneSpec], spared: Collection[str] = ()
+) -> Iterator[tuple[int, int]]:
     """Yield (group, entry) for the groups that the config_list means as a whole, and the entry that decides."""
     for number, shared in enumerate(groups.shared):
-        if all(name in governed for name in shared.layers):
-            index = gentlest(shared.layers, governed, specs)
+        mine = [name for name in shared.layers if name in governed]
+        if mine and not shared.missing(governed, spared):
+            index = gentlest(mine, governed, specs)
             if specs[index].removes and (shared.heads or not specs[index].heads):
                 yield number, index
 
@@ -71,7 +80,8 @@ def _kept(asked: Asked, scored: Mapping[str, Scored]) -> dict[int, Array]:
     joint = {}
     for number, index in asked.chosen.items():
         shared = groups.shared[number]
-        scores = {name: scored[name].scores for name in voters(shared.layers, asked.governed, asked.specs)}
+        mine = [name for name in shared.layers if name in asked.governed]
+        scores = {name: scored[name].scores for name in voters(mine, asked.governed, asked.specs)}
         together = groups.scores(shared, scores, asked.specs[index].group_score or "sum")
         joint[str(number)] = Scored(together, groups.weights(shared), shared.rows_of_one, kinds.get(number))
     keep = allocate(joint, {str(number): index for number, index in asked.chosen.items()}, asked.specs)

@@ -14,6 +14,7 @@ import numpy as np
 
 from nnc.adapter import Adapter, Layer, Masks
 from nnc.arrays import to_numpy
+from nnc.columns import channel_axis
 from nnc.errors import ConfigError, nearest
 from nnc.graph.ir import Array, Shape
 
@@ -47,15 +48,15 @@ def complete(masks: Mapping[str, Array], layer: Layer) -> dict[str, Array]:
 def from_kept(keep: Array, layer: Layer) -> dict[str, Array]:
     """Return the masks of a layer of which `keep` stays: shape `(out,)` for channels, the weight's shape for elements.
 
-    A channel is a row of the weight and its entry of the bias; an element is one weight. A unit of a recurrent layer, `keep` of shape
-    `(units,)`, is a row of each gate in all of the layer's parameters.
+    A channel is a row of the weight, of an embedding a column, and its entry of the bias; an element is one weight. A unit of a
+    recurrent layer, `keep` of shape `(units,)`, is a row of each gate in all of the layer's parameters.
     """
-    shape = layer.parameters["weight"]
+    shape, axis = layer.parameters["weight"], channel_axis(layer)
     if keep.shape == layer.parameters.get("recurrent_weight", ())[1:]:
         return {name: _each_gate(keep, name, rows) for name, rows in layer.parameters.items() if name in _GATES}
     if keep.shape == shape and len(shape) > 1:
         return complete({"weight": keep}, layer)
-    rows = np.broadcast_to(keep.reshape(-1, *(1,) * (len(shape) - 1)), shape).copy()
+    rows = np.broadcast_to(keep.reshape(-1, *(1,) * (len(shape) - 1 - axis)), shape).copy()
     return complete({"weight": rows} | ({"bias": keep.copy()} if "bias" in layer.parameters else {}), layer)
 
 

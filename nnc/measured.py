@@ -16,6 +16,7 @@ from typing import Any
 
 from nnc.adapter import Layer, TrainableAdapter
 from nnc.algorithm import Pruner
+from nnc.columns import turned
 from nnc.errors import ConfigError, TrainingError
 from nnc.instruments import trainable
 from nnc.trainer import Trainer
@@ -74,7 +75,7 @@ class GradientPruner(MeasuringPruner):
 
     @abstractmethod
     def observe(self, layer: Layer, weight: Any, gradient: Any) -> None:
-        """Fold the gradient of one batch's loss by the effective weight, both `(out, in, *kernel)`, into the layer's statistic."""
+        """Fold the gradient of one batch's loss by the effective weight, both as `score` sees the weight, into the layer's statistic."""
 
     def measure(self) -> None:
         adapter = trainable(self.adapter, self.name)
@@ -85,7 +86,10 @@ class GradientPruner(MeasuringPruner):
             if value != value:
                 raise TrainingError(f"Trainer.loss: is NaN on batch {number}, on which {self.name!r} measures.")
             for name, layer in self.layers.items():
-                self.observe(layer, layer.weight, gradients[sites[name]])
+                weight, gradient = layer.weight, gradients[sites[name]]
+                if self.granularity == "channel":
+                    weight, gradient = turned(layer, weight), turned(layer, gradient)
+                self.observe(layer, weight, gradient)
 
 
 class BatchLoss:

@@ -16,6 +16,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from nnc.adapter import Adapter
+from nnc.columns import channels
 from nnc.graph.ir import Graph
 from nnc.graph.macs import macs
 from nnc.graph.plan import Plan
@@ -112,9 +113,9 @@ def report(
 
 def footprint(adapter: Adapter, graph: Graph) -> Footprint:
     """Return how large the adapter's model is, given the graph of one of its forward passes."""
-    channels = {layer.name: layer.parameters["weight"][0] for layer in adapter.layers() if layer.prunable}
+    widths = {layer.name: channels(layer) for layer in adapter.layers() if layer.prunable}
     stored = sum(array.nbytes for array in adapter.tensors().values())
-    return Footprint(count_parameters(adapter), stored, macs(graph) // batch_size(graph), channels)
+    return Footprint(count_parameters(adapter), stored, macs(graph) // batch_size(graph), widths)
 
 
 def count_parameters(adapter: Adapter) -> int:

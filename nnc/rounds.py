@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnc.adapter import Adapter, Masks
+from nnc.columns import channels
 from nnc.errors import ConfigError, StorageError
 from nnc.instruments import detach
 from nnc.registry import adapter_for, algorithm, schedule_class
@@ -146,7 +147,7 @@ class ScheduledPruner:
 
     def _entries(self, model: Any, task: Task, cls: type[Any]) -> list[dict[str, Any]]:
         """Return the config_list of a round; sparsities, which count from the user's model, count from what `model` has left."""
-        sizes = {layer.name: layer.parameters["weight"][0] for layer in adapter_for(model).layers() if layer.prunable}
+        sizes = {layer.name: channels(layer) for layer in adapter_for(model).layers() if layer.prunable}
         entries = []
         for unit, (spec, layers, amount) in self._units.items():
             left = sum(sizes[name] for name in layers) / sum(self._channels[name] for name in layers)
@@ -159,7 +160,7 @@ class ScheduledPruner:
     def _find_units(self) -> dict[str, tuple[PruneSpec, tuple[str, ...], str]]:
         """Return what a task gives a sparsity: each layer or, where an entry has a total, the entry; with its layers and its key."""
         layers = {layer.name: layer for layer in self.adapter.layers()}
-        self._channels = {name: layer.parameters["weight"][0] for name, layer in layers.items() if layer.prunable}
+        self._channels = {name: channels(layer) for name, layer in layers.items() if layer.prunable}
         self._weights = {name: prod(layer.parameters["weight"]) for name, layer in layers.items() if layer.prunable}
         units: dict[str, tuple[PruneSpec, tuple[str, ...], str]] = {}
         for name, index in resolve(self.specs, self.adapter.layers(), self.pruner.treats).items():

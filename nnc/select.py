@@ -51,6 +51,16 @@ def resolve(specs: Sequence[Selector], layers: Sequence[Layer], eligible: Callab
     return {layer.name: kept[layer.name] for layer in layers if layer.name in kept}
 
 
+def spared(specs: Sequence[Selector], layers: Sequence[Layer], eligible: Callable[[Layer], bool] = prunable) -> set[str]:
+    """Return the layers that the entries, in their order, say in so many words to leave alone."""
+    found: set[str] = set()
+    for spec in specs:
+        matcher = _Matcher(spec.place, layers, eligible)
+        chosen = set(matcher.select(spec))
+        found = found | chosen if spec.exclude else (found - chosen) | matcher.excepted(spec)
+    return found
+
+
 class _Matcher:
     """The layers of one model, asked by one entry; `place` begins every message."""
 

@@ -18,6 +18,7 @@ import numpy as np
 from nnc.adapter import Adapter, Masks
 from nnc.algorithm import Distiller, Pruner
 from nnc.arrays import to_numpy
+from nnc.columns import channels
 from nnc.distiller_contracts import DISTILLER_CONTRACTS, DistillTrial, Pair
 from nnc.errors import MissingFramework
 from nnc.fuzz import check_rule
@@ -223,7 +224,7 @@ def _leaving(adapter: Adapter, inputs: Any) -> dict[tuple[str, int], list[int]]:
 def half_masked(adapter: Adapter) -> Masks:
     """Return masks that leave every second channel of each prunable layer."""
     prunable = [layer for layer in adapter.layers() if layer.prunable]
-    return {layer.name: complete(from_kept(np.arange(layer.parameters["weight"][0]) % 2 == 0, layer), layer) for layer in prunable}
+    return {layer.name: complete(from_kept(np.arange(channels(layer)) % 2 == 0, layer), layer) for layer in prunable}
 
 
 def _examples(trained: bool) -> Iterator[tuple[str, Build]]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from nnc.adapter import Layer, Masks
 from nnc.allocation import Scored, allocate
+from nnc.columns import channels
 from nnc.errors import ConfigError, nearest
 from nnc.graph.ir import Array
 from nnc.masks import from_kept
@@ -113,7 +114,7 @@ def _check_align(name: str, spec: PruneSpec, governed: Mapping[str, int], specs:
 
 
 def _check_sizes(members: Sequence[str], governed: Mapping[str, int], specs: Sequence[PruneSpec], layers: Mapping[str, Layer]) -> None:
-    sizes = {name: layers[name].parameters["weight"][0] for name in members}
+    sizes = {name: channels(layers[name]) for name in members}
     if len(set(sizes.values())) == 1:
         return
     spec = next((spec for spec in (specs[governed[name]] for name in members) if spec.dependency_group is not None), None)

@@ -7,7 +7,7 @@ Silent is only what the config_list never singled out: a plain `{"sparsity": 0.5
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, gcd
 
@@ -30,6 +30,7 @@ class Asked:
     specs: Sequence[PruneSpec]
     chosen: Mapping[int, int]
     tied: Sequence[Sequence[str]] = ()
+    spared: Collection[str] = ()
 
     def spec(self, layer: str) -> PruneSpec:
         return self.specs[self.governed[layer]]
@@ -81,7 +82,7 @@ def _half_selected(asked: Asked) -> Iterator[str]:
     """Yield the groups of which the config_list selects some layers and not the others."""
     for shared in asked.groups.shared:
         mine = [name for name in shared.layers if name in asked.governed and asked.spec(name).removes]
-        others = [name for name in shared.layers if name not in asked.governed]
+        others = shared.missing(asked.governed, asked.spared)
         if mine and others and (shared.heads or not asked.spec(mine[0]).heads):
             what = "heads" if shared.heads else "channels"
             told = f"{asked.spec(mine[0]).place}: {_some(mine)} can lose {what} only together with {_some(others)}, which the config_list"

@@ -26,7 +26,7 @@ from nnc_onnx.protos import OURS, attributes, numbers, stored
 _DIRECTIONS = 2
 #: What exporters put a recurrent layer's weights together with.
 _ASSEMBLING = ("Concat", "Slice", "Split", "Unsqueeze", "Squeeze", "Reshape", "Identity")
-_PRUNABLE = ("Linear", "Conv", "Depthwise", "LSTM", "GRU", "RNN")
+_PRUNABLE = ("Linear", "Embedding", "Conv", "Depthwise", "LSTM", "GRU", "RNN")
 
 
 def swapped(array: Array, groups: int) -> Array:

@@ -30,9 +30,9 @@ _NEUTRAL: dict[str, tuple[str, ...]] = {
     "SimpleRNNCell": ("RNNCell",),
 }
 
-#: Neutral types whose weight has output channels in its first axis.
+#: Neutral types whose weight has output channels.
 PRUNABLE = {
-    "Linear",
+    *("Linear", "Embedding"),
     *("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"),
     *(f"{kind}{rank}d" for kind in ("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv") for rank in (1, 2, 3)),
 }

@@ -115,10 +115,10 @@ def type_names(module: nn.Module) -> tuple[str, ...]:
 
 
 def is_prunable(module: nn.Module) -> bool:
-    """Say whether the first axis of a module's canonical weight is its output channels."""
+    """Say whether an axis of a module's canonical weight is its output channels."""
     if isinstance(module, nn.MultiheadAttention):
         return module.in_proj_weight is not None
-    return isinstance(module, nn.Linear | _ConvNd | nn.RNNBase | nn.RNNCellBase) or is_transformers_linear(module)
+    return isinstance(module, nn.Linear | nn.Embedding | _ConvNd | nn.RNNBase | nn.RNNCellBase) or is_transformers_linear(module)
 
 
 def parametrizations(module: nn.Module) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from nnc.adapter import Layer, Masks, Ops
 from nnc.algorithm import Pruner
 from nnc.arrays import to_float64
+from nnc.columns import channel_axis
 from nnc.graph.ir import Array
 from nnc.instruments import attach, restored, trainable
 from nnc.objective import Objective, Seen
@@ -72,7 +73,7 @@ class ADMMPruner(Pruner):
 
     def score(self, layer: Layer) -> Any:
         """Return the L1 norm of each output channel, `(out,)`: while training lasts of W + U, in the end of W."""
-        rows = self._lifted(layer)
+        rows = np.moveaxis(self._lifted(self.layers[layer.name]), channel_axis(layer), 0)
         return np.abs(rows).reshape(len(rows), -1).sum(axis=1)
 
     def _lifted(self, layer: Layer) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 from nnc.adapter import Layer, Masks
 from nnc.allocation import lowest
 from nnc.arrays import to_float64, to_numpy
+from nnc.columns import channel_axis
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array
 from nnc.masks import from_kept, merge
@@ -59,7 +60,7 @@ class WandaPruner(ActivationPruner):
 
 def is_linear(layer: Layer) -> bool:
     """Tell whether a layer is a product of its input with a matrix."""
-    return layer.prunable and len(layer.parameters["weight"]) == 2
+    return layer.prunable and len(layer.parameters["weight"]) == 2 and not channel_axis(layer)
 
 
 def rows_of(seen: Mapping[Site, Any], layer: Layer) -> Array:

@@ -18,6 +18,7 @@ import numpy as np
 
 from nnc.adapter import Layer, Masks, Ops
 from nnc.algorithm import Algorithm, Pruner
+from nnc.columns import channel_axis
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array
 from nnc.instruments import trainable
@@ -43,6 +44,10 @@ class MovementPruner(Pruner):
     def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, **options: Any) -> None:
         super().__init__(model, config_list, example_inputs, **options)
         self._views = self._by_element() if self.granularity == "element" else self._by_granule()
+
+    @staticmethod
+    def treats(layer: Layer) -> bool:
+        return layer.prunable and not channel_axis(layer)  # a batch moves only the rows of a table that it looks up
 
     def _own(self, config_list: Any) -> tuple[Any, ...]:
         chosen = {spec.element for spec in Algorithm._own(self, config_list) if not spec.exclude}
@@ -153,21 +158,26 @@ class Movement(View):
     def __call__(self, x: Any, state: State, ops: Ops, training: bool) -> Any:
         for index, part in enumerate(self.parts):
             scores = state[f"scores{index}"]
-            keep = self._keep(ops.stop_gradient(scores), part, state, ops)
-            if part.rows is None:
-                x = _of_elements(x, scores, keep, ops)
-            else:
-                mask = ops.stop_gradient(ops.astype(keep, ops.float32) - scores) + scores
+            if part.rows is not None:
+                mask = ops.stop_gradient(ops.astype(self._keep(scores, part, state, ops), ops.float32) - scores) + scores
                 x = x * _of_rows(mask, part.rows, len(x.shape), ops)
+            elif self.entry.mode == "soft":
+                x = _of_elements(x, scores, self._keep(scores, part, state, ops), ops)
+            else:
+                x = ops.only_highest(x, scores, self._leaving(part, state, ops))
         return x
 
     def _keep(self, scores: Any, part: Part, state: State, ops: Ops) -> Any:
         """Return True for what stays, False for what is masked, in the scores' shape."""
+        scores = ops.stop_gradient(scores)
         if self.entry.mode == "soft":
             return ops.sigmoid(scores) > self.entry.threshold
+        return ops.without_lowest(scores, self._leaving(part, state, ops))
+
+    def _leaving(self, part: Part, state: State, ops: Ops) -> Any:
+        """Return how many of a part's scores are masked at this step."""
         size = int(np.prod(part.shape))
-        leaving = ops.floor(self.entry.amount * size * self._progress(state[_STEP], ops) + 1e-6)
-        return ops.without_lowest(scores, ops.astype(leaving, ops.int32))
+        return ops.astype(ops.floor(self.entry.amount * size * self._progress(state[_STEP], ops) + 1e-6), ops.int32)
 
     def _progress(self, step: Any, ops: Ops) -> Any:
         """Return how much of the final sparsity is due at a step: 1 - (1 - t)^3 between warm-up and cool-down (arXiv:1710.01878)."""

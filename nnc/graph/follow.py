@@ -51,7 +51,7 @@ def norm_of(graph: Graph, layer: str) -> str | None:
 
 def _node_of(graph: Graph, layer: str) -> Node | None:
     path = f"{layer}.weight".lstrip(".")
-    reads = (node for node in graph.nodes if node.kind in ("linear", "conv") and len(node.inputs) > 1)
+    reads = (node for node in graph.nodes if node.kind in ("linear", "conv", "embedding") and len(node.inputs) > 1)
     return next((node for node in reads if node.inputs[1] is not None and node.inputs[1].name == path), None)
 
 

@@ -25,7 +25,8 @@ from nnc.graph.values import Values
 
 @dataclass(frozen=True)
 class Shared:
-    """Granules that several layers share. `classes` are their label classes, ascending; `rows` the weights (axis 0) that hold them.
+    """Granules that several layers share. `classes` are their label classes, ascending; `rows` the weights that hold them, in axis 0 or,
+    of the `tables` of embeddings, in axis 1.
 
     `heads` says that the granules are attention heads: a product of two activations runs once for each.
     """
@@ -33,11 +34,17 @@ class Shared:
     classes: Array
     rows: tuple[tuple[str, Factor], ...]
     heads: bool = False
+    tables: frozenset[str] = frozenset()
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers whose output channels the granules are, in the order of their first use."""
         return tuple(dict.fromkeys(path.rpartition(".")[0] for path, _ in self.rows))
+
+    def missing(self, selected: Collection[str], spared: Collection[str] = ()) -> list[str]:
+        """Return the layers without whose selection nothing may leave. An embedding follows the others, unless it is to be spared."""
+        follow = {path.rpartition(".")[0] for path in self.tables}
+        return [name for name in self.layers if name not in selected and (name not in follow or name in spared)]
 
     @property
     def rows_of_one(self) -> int:
@@ -68,6 +75,7 @@ class Groups:
         self._labels, self._bound, self._producers = self._solved.labels, self._solved.bound, self._solved.producers
         self._graph = graph
         self._parameters = graph.parameters()
+        self._tables, self._tied_tables = _tables(graph)
         self._why = list(self._labels.reasons)
         self._reason = self._reasons(
             graph, graph.parameters() if maskable is None else maskable, allow_inexact
@@ -79,14 +87,20 @@ class Groups:
         rows: dict[int, list[tuple[str, Factor]]] = {}
         for tensor, axis, factor in self._bound:
             classes = self._labels.classes(factor)
-            if axis == 0 and _is_weight(tensor):
+            if self._holds_channels(tensor, axis):
                 for group in one_of_each(signature[classes[free[classes]]]):
                     rows.setdefault(int(group), []).append((tensor.name, factor))
         classes_of = _by_value(np.flatnonzero(free), signature[free])
         heads = self._heads(graph)
         for group, found in rows.items():
             classes = classes_of[group]
-            yield Shared(classes, tuple(found), bool(heads[classes].all()))
+            # Tables last: what a granule is, the layers that compute it tell.
+            mine = sorted(found, key=lambda row: row[0] in self._tables)
+            yield Shared(classes, tuple(mine), bool(heads[classes].all()), self._tables.intersection(path for path, _ in mine))
+
+    def _holds_channels(self, tensor: Tensor, axis: int) -> bool:
+        """Tell whether an axis of a parameter is the output channels of a layer whose weight it is."""
+        return axis == (tensor.name in self._tables) and _is_weight(tensor)
 
     def _heads(self, graph: Graph) -> Array:
         """Return which classes are attention heads: indices of a leading axis of a product of two activations."""
@@ -130,8 +144,11 @@ class Groups:
 
     def pinned(self) -> Iterator[tuple[str, int, str]]:
         """Yield (layer, output channels, reason) for what must stay, per layer and reason."""
+        for path in self._tied_tables:
+            layer, width = path.rpartition(".")[0], self._parameters[path].shape[1]
+            yield layer, width, f"{path} is read as another layer's weight, too: its columns leave with the layers that write that width"
         for tensor, axis, factor in self._bound:
-            if axis == 0 and _is_weight(tensor):
+            if tensor.name not in self._tied_tables and self._holds_channels(tensor, axis):
                 reasons = self._reason[self._labels.classes(factor)]
                 for number, count in zip(*np.unique(reasons[reasons >= 0], return_counts=True), strict=True):
                     yield tensor.name.rpartition(".")[0], int(count), self._why[number]
@@ -259,6 +276,17 @@ def _is_weight(tensor: Tensor) -> bool:
     return len(tensor.shape) > 1 and tensor.name.rpartition(".")[2] == "weight"
 
 
+def _tables(graph: Graph) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return the tables of embeddings by path, and those that are another layer's weight, too, and have no channels of their own."""
+    looked_up: set[str] = set()
+    others: set[str] = set()
+    for node in graph.nodes:
+        for place, tensor in enumerate(node.inputs):
+            if tensor is not None and tensor.role == "parameter":
+                (looked_up if node.kind == "embedding" and place == 1 else others).add(tensor.name)
+    return frozenset(looked_up - others), tuple(sorted(looked_up & others))
+
+
 def _block(factor: Factor, vector: Array) -> Array:
     """Return the part of a vector that a factor reads, as (outer, size, inner): a view of it."""
     block = vector[factor.start : factor.start + factor.outer * factor.size * factor.inner]
@@ -274,10 +302,10 @@ def _tied(graph: Graph, allow_inexact: bool, tied: Sequence[Sequence[str]]) -> S
 
 def _tie(axes: Axes, graph: Graph, members: Sequence[str]) -> None:
     """Let the output channels of layers leave together only; of a layer that the pass did not run there are none."""
-    parameters = graph.parameters()
+    parameters, (tables, _) = graph.parameters(), _tables(graph)
     found = [parameters[path] for path in (f"{name}.weight" if name else "weight" for name in members) if path in parameters]
     for weight in found[1:]:
-        axes.eq(axes[found[0]][0], axes[weight][0])
+        axes.eq(axes[found[0]][found[0].name in tables], axes[weight][weight.name in tables])
 
 
 def _by_value(items: Array, values: Array) -> dict[int, Array]:

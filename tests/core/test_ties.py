@@ -10,6 +10,8 @@ from nnc_schemas import parse_config_list
 
 
 class Layer:
+    op_types = ("Linear",)
+
     def __init__(self, name, size):
         self.name, self.parameters = name, {"weight": (size, 2), "bias": (size,)}
 
