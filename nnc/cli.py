@@ -19,6 +19,8 @@ from nnc.errors import ConfigError, MissingFramework, NncError, nearest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import RenderableType
+
     from nnc.adapter import Layer
     from nnc.demo import Demo, Result, Settings
     from nnc.mnist import Digits
@@ -121,19 +123,25 @@ def compress(
     from nnc.locate import locate
     from nnc.overrides import override
     from nnc.recipe import read_file, read_recipe
+    from nnc.registry import registry
 
     given = read_recipe(override(read_file(recipe), changes or ()))
     reference, output = _required(given, "model"), _required(given, "output")
     shapes = _required(given, "example_inputs")
     model = locate(reference)
     compressed = compress_model(model, given, _random_inputs(model, shapes))
+    kind = Path(output).suffix[1:]
     compressed.speedup()
-    compressed.save(output)
+    if kind in registry().formats:
+        written: RenderableType = compressed.export(output, format=kind)
+    else:
+        compressed.save(output)
+        written = f"saved: {output}"
     report = compressed.report()
     if as_json:
         typer.echo(json.dumps({**report.to_dict(), "output": output}, indent=2))
     else:
-        Console().print(report, f"saved: {output}")
+        Console().print(report, written)
 
 
 @app.command()

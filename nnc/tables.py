@@ -20,15 +20,17 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str
     """Return a table whose first column names the row and whose others are numbers, aligned to the right."""
     result = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        result.add_column(column, justify="right" if index else "left")
+        result.add_column(column, justify="right" if index else "left", overflow="fold")
     for row in rows:
         result.add_row(*row)
     return result
 
 
 def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table of words."""
-    result = Table(*columns)
+    """Return a table of words. In a narrow terminal names go on in the next line: whoever writes a config needs all of them."""
+    result = Table()
+    for column in columns:
+        result.add_column(column, overflow="fold")
     for row in rows:
         result.add_row(*row)
     return result

@@ -21,4 +21,4 @@ class Recipe(BaseModel):
     model: StrictStr | None = Field(None, description="What builds the model: `file.py:build` or `package.module:build`.")
     example_inputs: Shapes | None = Field(None, description="The inputs' shapes: [[2, 1, 28, 28]].")
     allow_inexact: StrictBool = Field(False, description="Offer widths that a mean is taken over, as under a LayerNorm, too.")
-    output: StrictStr | None = Field(None, description="The folder to save to.")
+    output: StrictStr | None = Field(None, description="The folder to save to, or a file: small.onnx, small.tflite.")

@@ -101,6 +101,27 @@ def test_the_report_is_a_table_without_json(framework):
     assert "parameters" in shown and "saved: small" in shown
 
 
+def test_an_output_with_the_suffix_of_a_file_format_is_such_a_file(framework):
+    onnx = pytest.importorskip("onnx")
+    shown = nnc("compress", "recipe.json", "-o", "output=small.onnx").stdout
+
+    weights = {tuple(each.dims) for each in onnx.load("small.onnx").graph.initializer}
+    assert (2, 1, 3, 3) in weights and "small.onnx: onnx, opset" in shown
+
+
+def test_a_narrow_terminal_shows_long_names_whole(tmp_path, monkeypatch):
+    (tmp_path / "long.py").write_text(
+        "from torch import nn\n\ndef build():\n"
+        "    return nn.ModuleDict({f'{number}_' + 'n' * 90: nn.Linear(2, 2) for number in range(2)})\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = nnc("layers", "long.py:build").stdout
+
+    assert shown.count("n" * 10) > 2 and "…" not in shown
+    assert sum(line.split("│")[1].count("n") for line in shown.splitlines() if line.startswith("│")) == 2 * 90
+
+
 def test_an_error_is_one_line_without_a_traceback(framework):
     result = nnc("compress", "recipe.json", "-o", "config_list.0.op_names=cnv")
 
