@@ -13,7 +13,7 @@ KEEP = X > 0.4
 
 def test_every_name_of_one_framework_is_one_of_the_other():
     own = vars(tensorflow_ops).items()
-    helpers = {"needs_xla", "tf", "Sequence", "Callable", "Any", "Axis", "Bool"}
+    helpers = {"tf", "Sequence", "Callable", "Any", "Axis", "Bool"}
     names = [name for name, value in own if callable(value) and not name.startswith("_") and name not in helpers]
 
     assert [name for name in names if not hasattr(torch_ops, name)] == []
@@ -55,6 +55,11 @@ def test_every_name_of_one_framework_is_one_of_the_other():
         lambda ops, x, keep: ops.without_lowest(x, 2),
         lambda ops, x, keep: ops.without_lowest(x, ops.sum(ops.astype(keep, ops.int32))),
         lambda ops, x, keep: ops.without_lowest(ops.astype(keep, ops.float32), 3),
+        lambda ops, x, keep: ops.only_highest(x, x * x, 2),
+        lambda ops, x, keep: ops.only_highest(x, x * x, ops.sum(ops.astype(keep, ops.int32))),
+        lambda ops, x, keep: ops.only_highest(x, ops.astype(keep, ops.float32), 3),
+        lambda ops, x, keep: ops.only_highest(x, x, 0),
+        lambda ops, x, keep: ops.only_highest(x, x, 6),
         lambda ops, x, keep: ops.reshape(x, (-1, *ops.shape(x)[:1])),
         lambda ops, x, keep: ops.expand_dims(x, axis=1),
         lambda ops, x, keep: ops.concat([x, x], axis=1),
