@@ -228,6 +228,7 @@ def _parameters(layers: Sequence[KerasLayer]) -> dict[int, Parameter]:
                 floating="float" in slot.variable.dtype,
                 trainable=bool(slot.variable.trainable),
                 data=_Numbers(layer, name),
+                biasable=hasattr(layer.layer, "use_bias") and layer.prunable,
             )
             found.setdefault(id(slot.variable.value.handle), Parameter(tensor, slot.layout, native, native))
     return found

@@ -137,10 +137,15 @@ def _parameter(values: Values, module: nn.Module, path: str, name: str, stored: 
     floating = stored.is_floating_point()
     groups = swap_groups(module, name)
     data = partial(_numbers, groups, stored.detach())
-    tensor = Tensor(shape, "parameter" if floating else "constant", path, floating, stored.requires_grad, data)
+    tensor = Tensor(shape, "parameter" if floating else "constant", path, floating, stored.requires_grad, data, _biasable(module, name))
     if not groups:
         return Slot(values, tensor, weight=tensor if stored.dim() == 2 and floating else None)
     return Slot(values, None, partial(_native, values, tensor, tuple(stored.shape), groups), tensor, swapped=True)
+
+
+def _biasable(module: nn.Module, name: str) -> bool:
+    """Say whether a parameter is the weight of a module that has a place for a bias: its forward adds what stands there."""
+    return public(module, name) == "weight" and "bias" in module._parameters
 
 
 def _epsilon(tensors: Iterable[torch.Tensor]) -> float:

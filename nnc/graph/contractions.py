@@ -99,7 +99,7 @@ def _bias(node: Node, weight: Tensor) -> tuple[str, Array | None]:
     if "bias" in node.attrs:
         stored, entries = node.attrs["bias"]
         return stored.name, entries
-    if node.kind == "recurrent" or not weight.name.endswith("weight"):
+    if bias is not None or node.kind == "recurrent" or not weight.biasable:
         return (bias.name if bias is not None and bias.role == "parameter" else ""), None
     return weight.name.removesuffix("weight") + "bias", None
 

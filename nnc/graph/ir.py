@@ -61,7 +61,8 @@ class Tensor:
     """A value in the graph.
 
     `name` is the path of a parameter (`"block.conv1.weight"`), else `""`. `data()` reads a parameter's or a constant's numbers,
-    in this tensor's (canonical) shape; it is None for values that depend on the input.
+    in this tensor's (canonical) shape; it is None for values that depend on the input. `biasable` says of a weight whether its layer can
+    be given a bias where it has none: code of a user's own would not add it.
     """
 
     shape: Shape
@@ -70,6 +71,7 @@ class Tensor:
     floating: bool = True
     trainable: bool = False
     data: Callable[[], Array] | None = None
+    biasable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
