@@ -21,6 +21,8 @@ from nnc_onnx.resize import place_of
 
 Reading = Callable[["Reader", NodeProto], None]
 
+#: What makes arrays of one number, or of such arrays.
+_SPREADING = ("Expand", "ConstantOfShape", "Identity", "Cast", "CastLike", "Add", "Sub", "Mul", "Div")
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
@@ -42,6 +44,7 @@ class Reader:
         self._slots = {name: slot for name, (_, slot) in self.finder.paths().items()}
         self._evaluations = Evaluations(model)
         self._directions: dict[Tensor, Tensor] = {}
+        self._makers = {name: number for number, node in enumerate(model.graph.node) for name in node.output}
         self._node: NodeProto | None = None
         self._number = 0
 
@@ -125,12 +128,26 @@ class Reader:
         return self.step("transpose", tensor, tuple(tensor.shape[axis] for axis in order), permutation=order)
 
     def _constant(self, name: str) -> Tensor:
-        """A constant array has a size of its own that nothing can cut, so its axes are pinned; a number has none."""
+        """A constant array has a size of its own that nothing can cut, so its axes are pinned; a number has none.
+
+        One that the file makes of a single number follows in size, where the operations that make it do.
+        """
         value = self.statics[name] if name in self.statics else np.asarray(self.results[name])
         found = constant(value)
         if not found.floating or value.size <= 1:
             return found
+        number = self._makers.get(name)
+        if number is not None and self.model.graph.node[number].op_type in _SPREADING and (value == value.flat[0]).all():
+            return self._spread(name, number)
         return self.step("identity", found, found.shape, fixed=tuple(range(value.ndim)))
+
+    def _spread(self, name: str, number: int) -> Tensor:
+        """Read the operation that makes a constant as if it were none."""
+        place = self._number, self._node
+        self._number, self._node = number, self.model.graph.node[number]
+        self.readings[self._node.op_type](self, self._node)
+        self._number, self._node = place
+        return self.values[name]
 
     def node(self, kind: str, inputs: Sequence[Tensor | None], outputs: tuple[Tensor, ...], attrs: Mapping[str, Any]) -> None:
         """Add a node that makes several tensors of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import NodeProto
 
-from nnc.graph.ir import Tensor
+from nnc.graph.ir import Tensor, constant
 from nnc_onnx.read import Reader, Reading, unknown
 from nnc_onnx.resize import taken
 
@@ -36,6 +36,14 @@ def expand(reader: Reader, node: NodeProto) -> None:
     sizes, out = reader.static(node.input[1]), reader.result(node.output[0]).shape
     attrs = {"sizes": out} if sizes is not None and len(sizes) == len(out) else {}
     reader.emit("expand", node.output[0], (reader.tensor(node.input[0]),), attrs)
+
+
+def filled(reader: Reader, node: NodeProto) -> None:
+    """ConstantOfShape: one number, spread over a shape."""
+    out = np.asarray(reader.results[node.output[0]])
+    sizes = reader.static(node.input[0])
+    attrs = {"sizes": out.shape} if sizes is not None else {}
+    reader.emit("expand", node.output[0], (constant(out.dtype.type(out.flat[0])),), attrs)
 
 
 def tile(reader: Reader, node: NodeProto) -> None:
@@ -179,6 +187,7 @@ READINGS: dict[str, Reading] = {
     **dict.fromkeys(("Flatten", "Squeeze", "Unsqueeze"), regroup),
     "Transpose": transpose,
     "Expand": expand,
+    "ConstantOfShape": filled,
     "Tile": tile,
     "Concat": concat,
     "Split": split,

@@ -46,7 +46,7 @@ def resize(model: ModelProto, reshape: Reshape) -> None:
     elif reshape.op == "GroupNormalization":
         set_attribute(node, "num_groups", reshape.new[1])
     else:
-        _shape(model, node, reshape, 3 if reshape.op == "Resize" else 1)
+        _shape(model, node, reshape, {"Resize": 3, "ConstantOfShape": 0}.get(reshape.op, 1))
 
 
 def _split(model: ModelProto, node: NodeProto, reshape: Reshape) -> None:
@@ -181,14 +181,14 @@ def _shape(model: ModelProto, node: NodeProto, reshape: Reshape, input_: int) ->
     cast = maker if maker is not None and maker.op_type == "Cast" else None
     parts = _maker(model, cast.input[0]) if cast is not None else maker
     if parts is not None and parts.op_type == "Concat":
-        _joined(model, node, parts, cast, new)
+        _joined(model, node, input_, parts, cast, new)
 
 
 def _maker(model: ModelProto, name: str) -> NodeProto | None:
     return next((node for node in model.graph.node if name in node.output), None)
 
 
-def _joined(model: ModelProto, node: NodeProto, parts: NodeProto, cast: NodeProto | None, new: list[int | None]) -> None:
+def _joined(model: ModelProto, node: NodeProto, input_: int, parts: NodeProto, cast: NodeProto | None, new: list[int | None]) -> None:
     """A shape that is put together: what is written down of it changes, what is computed follows by itself."""
     known = [literal(model, name) for name in parts.input]
     computed = [part for part in known if part is None]
@@ -202,11 +202,11 @@ def _joined(model: ModelProto, node: NodeProto, parts: NodeProto, cast: NodeProt
             value = _changed(part.ravel(), new[start : start + length]).astype(part.dtype)
             copy.input[number] = _constant(model, f"{node.output[0]}_sizes", value)
         start += length
-    node.input[1] = copy.output[0]
     made = [copy]
     if cast is not None:
         made.append(_copy(model, cast, f"{node.output[0]}_cast"))
-        made[1].input[0], node.input[1] = copy.output[0], made[1].output[0]
+        made[1].input[0] = copy.output[0]
+    node.input[input_] = made[-1].output[0]
     _insert_behind(model, parts.output[0], made)
 
 

@@ -51,6 +51,9 @@ def transpose(node: Node, values: Values) -> None:
 
 def expand(node: Node, values: Values) -> None:
     x, y = single(node)
+    if -1 in values.of(x):  # one number
+        values.put(y, {axis: np.repeat(values.of(x)[-1], size) for axis, size in enumerate(y.shape)})
+        return
     shift = len(y.shape) - len(x.shape)
     carry(node, values, {axis: axis + shift for axis, size in enumerate(x.shape) if size == y.shape[axis + shift]})
 

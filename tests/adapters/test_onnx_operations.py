@@ -228,3 +228,36 @@ def test_half_of_the_neurons_leave_around_a_gelu_of_onnx_runtime(op):
 
     assert {tensor.name: tuple(tensor.dims) for tensor in small.graph.initializer} == {"up": (4, 4), "down": (4, 4)}
     assert difference <= 1e-6
+
+
+SPREAD = {
+    "expand": [("Expand", ["half", "size"], ["filled"], {})],
+    "cast-of-a-joined-shape": [
+        ("Concat", ["two", "eight", "six", "six"], ["joined"], {"axis": 0}),
+        ("Expand", ["half", "joined"], ["double"], {}),
+        ("Cast", ["double"], ["filled"], {"to": 1}),
+    ],
+    "constant-of-shape": [("ConstantOfShape", ["size"], ["filled"], {"value": numpy_helper.from_array(np.float32([0.5]))})],
+    "product": [("Expand", ["half", "size"], ["wide"], {}), ("Mul", ["wide", "half"], ["filled"], {})],
+}
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_one_number_that_is_spread_over_the_channels_follows_them(name):
+    sizes = {"size": [2, 8, 6, 6], "two": [2], "eight": [8], "six": [6]}
+    model, x = between([*SPREAD[name], ("Add", ["a", "filled"], ["b"], {})], constants={"half": np.float32(0.5), **sizes})
+
+    small, speedup, difference = halved(model, x)
+
+    assert shape(small, "first") == (4, 3, 1, 1)
+    assert speedup.plan.kept == ()
+    assert difference <= 1e-6
+
+
+def test_different_numbers_that_the_file_fixes_still_keep_their_channels():
+    nodes = [("Expand", ["numbers", "size"], ["filled"], {}), ("Equal", ["filled", "one"], ["same"], {})]
+    nodes += [("Cast", ["same"], ["fixed"], {"to": 1}), ("Add", ["a", "fixed"], ["b"], {})]
+    constants = {"numbers": np.arange(8).reshape(8, 1, 1), "size": [2, 8, 6, 6], "one": np.int64(1)}
+    model, x = between(nodes, constants=constants)
+
+    assert nnc.prunability(model, x).groups == ()
