@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from nnc.heads import removed_heads
+
 if TYPE_CHECKING:
     from nnc.bench import Bench
     from nnc.demo import Result
@@ -77,6 +79,7 @@ def report_notes(report: Report) -> list[str]:
     elif report.difference is not None:
         notes.append(f"difference between masked and small model: {report.difference:.1e} of the largest output")
     if report.plan:
+        notes += removed_heads(report.plan)
         notes += [f"kept: {kept.count} of {kept.where}: {kept.reason}" for kept in report.plan.kept]
         notes += [f"note: {note}" for note in report.plan.notes]
         notes += [f"rewritten: {reshape.function}: {reshape.old} -> {reshape.new}" for reshape in report.plan.reshapes if reshape.rewrite]

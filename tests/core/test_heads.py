@@ -5,7 +5,9 @@ import pytest
 
 import nnc
 from nnc.allocation import Scored
+from nnc.graph.plan import Group, Member, Plan
 from nnc.graph.propagate import propagate
+from nnc.heads import removed_heads
 from nnc.joint import joint_masks
 from nnc_pruning import L1NormPruner
 from nnc_schemas import parse_config_list
@@ -51,6 +53,31 @@ def test_the_plan_speaks_of_heads():
 
     assert text.startswith("q heads (of 4 channels) [1] of 3 leave")
     assert "o input channels [1] of 3" in text
+
+
+def plan_of_heads(*paths):
+    """Return a plan in which head 1 of 3 leaves the projections at some paths."""
+    groups = []
+    for path in paths:
+        sizes = {"start": 0, "outer": 1, "size": 3, "inner": 4}
+        rows, columns = (Member(f"{path}.{name}.weight", axis, **sizes, removed=(1,)) for axis, name in enumerate(("q", "out")))
+        groups.append(Group((rows, columns)))
+    return Plan(groups=tuple(groups))
+
+
+def test_removed_heads_are_named_by_the_number_of_their_layer():
+    assert removed_heads(plan_of_heads("layers.0.attention", "layers.7.attention")) == [
+        "layer 0 prune 1 head: [1]",
+        "layer 7 prune 1 head: [1]",
+    ]
+
+
+def test_layers_with_the_same_number_are_named_by_their_paths():
+    assert removed_heads(plan_of_heads("encoder.0", "decoder.0", "decoder.1")) == [
+        "layer encoder.0.q prune 1 head: [1]",
+        "layer decoder.0.q prune 1 head: [1]",
+        "layer 1 prune 1 head: [1]",
+    ]
 
 
 def test_heads_without_example_inputs_are_refused(framework):

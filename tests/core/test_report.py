@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nnc.graph.plan import Kept, Plan
+from nnc.graph.plan import Group, Kept, Member, Plan
 from nnc.latency import Latency
 from nnc.report import Footprint, Report
 
@@ -14,7 +14,9 @@ def give_report():
     before = Footprint(parameters=1000, bytes=4096, macs=2000, channels={"conv1": 20, "fc<2>": 10})
     after = Footprint(parameters=250, bytes=1024, macs=500, channels={"conv1": 10, "fc<2>": 10})
     latency = Latency(before=0.004, after=0.001, batch=8, repeats=30, hardware="an abacus, 2 cores")
-    plan = Plan(kept=(Kept("conv9 output channels", 3, "aten.cumsum pins them"),))
+    heads = {"start": 0, "outer": 1, "size": 12, "inner": 64, "removed": (2, 5)}
+    group = Group((Member("layers.3.query.weight", 0, **heads), Member("layers.3.output.weight", 1, **heads)))
+    plan = Plan(groups=(group,), kept=(Kept("conv9 output channels", 3, "aten.cumsum pins them"),))
     return Report(before, after, latency, plan, difference=1.5e-7)
 
 
@@ -31,6 +33,10 @@ def test_the_conditions_of_the_latency_are_named(report):
 
 def test_what_had_to_stay_is_named_with_its_reason(report):
     assert "kept: 3 of conv9 output channels: aten.cumsum pins them" in str(report)
+
+
+def test_the_removed_heads_of_each_layer_are_named(report):
+    assert "layer 3 prune 2 head: [2, 5]" in str(report)
 
 
 def test_the_difference_between_masked_and_small_is_shown(report):
