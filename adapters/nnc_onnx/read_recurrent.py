@@ -37,6 +37,8 @@ def recurrent(reader: Reader, node: NodeProto) -> None:
         functions = tuple(_FUNCTIONS[name] for name in named[side * len(default) : (side + 1) * len(default)])
         inputs = (x, _part(reader, weight, side), biases[0], *states, _part(reader, state_weight, side), biases[1])
         attrs = {"cell": kind, "order": order, "activations": functions} | _place(reader, reader.given(node, 3), side)
+        if directions > 1:
+            attrs |= _rows(reader, weight, side)
         sides.append(_outputs(reader, node, inputs, attrs))
     for place, name in enumerate(node.output):
         if name:
@@ -59,6 +61,12 @@ def _part(reader: Reader, weights: Tensor, side: int) -> Tensor:
     if found is not None and weights.shape[0] == 1:
         return found
     return reader.step("select", weights, weights.shape[1:], axis=0, index=side)
+
+
+def _rows(reader: Reader, weights: Tensor, side: int) -> dict[str, Any]:
+    """Return which rows of a stored tensor are the weights of one direction's inputs."""
+    whole, count = reader.whole(weights), weights.shape[1]
+    return {} if whole is None else {"weight": (whole, np.arange(side * count, (side + 1) * count))}
 
 
 def _biases(reader: Reader, name: str, side: int) -> tuple[Tensor | None, Tensor | None]:

@@ -34,6 +34,14 @@ class Contraction:
     bias: str = ""
     entries: Array | None = None
 
+    @property
+    def weight(self) -> tuple[Tensor, Array | slice] | None:
+        """The parameter that the operation weights with, and which rows of it; None where it weights with what was computed."""
+        if "weight" in self.node.attrs and self.tensor is self.node.inputs[1]:
+            tensor, rows = self.node.attrs["weight"]
+            return tensor, rows
+        return (self.tensor, slice(None)) if self.tensor.role == "parameter" else None
+
 
 def contractions(graph: Graph, values: Values) -> Iterator[Contraction]:
     """Yield every axis of the graph that some operation sums over.
@@ -94,7 +102,7 @@ def _weighted(node: Node, weight: Tensor, inputs: Array, values: Values, reason:
 def _bias(node: Node, weight: Tensor) -> tuple[str, Array | None]:
     """Return the path of the bias that takes a constant, "" where there is none, and its entries; a layer that lacks one is given it."""
     bias = node.inputs[2]
-    if weight.role != "parameter":
+    if weight.role != "parameter" and "weight" not in node.attrs:
         return "", None
     if "bias" in node.attrs:
         stored, entries = node.attrs["bias"]

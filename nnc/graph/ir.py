@@ -50,7 +50,8 @@ KINDS: Mapping[str, str] = {
     "recurrent": "(x, weight, bias, h, c, recurrent_weight, recurrent_bias): one direction of an LSTM, GRU or RNN; x (..., in), weight "
     "(gates * hidden, in), recurrent_weight (gates * hidden, hidden); h and c None where they start at zero. cell: lstm, gru or rnn; "
     "order: its gates as they are stored; activations: of the gates, the candidate, and an LSTM's memory. Every output ends in hidden. "
-    "bias: where that is a part of a parameter, (the parameter, which entries of it, counted through all its axes)",
+    "bias: where that is a part of a parameter, (the parameter, which entries of it, counted through all its axes); weight: likewise, "
+    "(the parameter, which rows of it)",
     "embedding": "(indices, weight): weight (rows, width); output (*indices, width)",
     "unknown": "(*xs): pins every axis of everything that it reads and writes",
 }

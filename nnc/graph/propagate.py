@@ -158,24 +158,26 @@ def _folds(state: _State, summed: list[Contraction]) -> dict[str, Array]:
 
     A layer that is called twice must read the same constants both times; where it does not, those classes stay.
     """
-    constants: dict[str, tuple[Contraction, Array]] = {}
+    constants: dict[tuple[str, bytes], tuple[Contraction, Array]] = {}
     for contraction in summed:
-        weight = contraction.tensor
-        if weight.role != "parameter" or contraction.node.kind not in ("linear", "conv", "recurrent"):
+        if contraction.weight is None or contraction.node.kind not in ("linear", "conv", "recurrent"):
             continue
+        weight, (stored, rows) = contraction.tensor, contraction.weight
         groups = contraction.node.attrs.get("groups", 1)
         mine = np.zeros((groups, weight.shape[1])) if contraction.constant is None else contraction.constant
-        first, seen = constants.setdefault(weight.name, (contraction, mine))
+        part = b"" if isinstance(rows, slice) else rows.tobytes()
+        first, seen = constants.setdefault((stored.name, part), (contraction, mine))
         if first is not contraction and (seen != mine).any():
             differs = (seen != mine).any(axis=0)
             for factor in state.labels.of(state.labels.axes[weight][1]):
                 disagree = state.labels.classes(factor)[~factor.all_along(~differs)]
-                _stay(state, disagree, f"{weight.name} is used twice, on different constants")
-    folds = {}
+                _stay(state, disagree, f"{stored.name} is used twice, on different constants")
+    folds: dict[str, Array] = {}
     for contraction, constant in constants.values():
         addend = _addend(state, contraction, constant)
         if addend is not None:
-            folds[contraction.bias] = _within(addend, contraction)
+            # The directions of a recurrent layer may hold their biases in one parameter.
+            folds[contraction.bias] = folds.get(contraction.bias, 0.0) + _within(addend, contraction)
     return folds
 
 
@@ -190,12 +192,13 @@ def _within(addend: Array, contraction: Contraction) -> Array:
 
 def _addend(state: _State, contraction: Contraction, constant: Array) -> Array | None:
     """Return weight times the constants of the indices that leave, `(out,)`, or None where these are all zero."""
-    weight = contraction.tensor
+    assert contraction.weight is not None
+    weight, (stored, rows) = contraction.tensor, contraction.weight
     leaves = ~state.labels.keep(state.labels.axes[weight][1], state.stays < 0)
     leaving = np.where(leaves, constant, 0.0)  # (groups, in / groups)
     if not leaving.any():
         return None
-    return weighted(state.values.numbers(weight), leaving, len(leaving))
+    return weighted(state.values.numbers(stored)[rows], leaving, len(leaving))
 
 
 def _groups(state: _State, dead: Array) -> Iterator[Group]:
