@@ -80,6 +80,15 @@ def test_layers_with_the_same_number_are_named_by_their_paths():
     ]
 
 
+def test_layers_that_lose_heads_together_have_a_line_each():
+    first, second = plan_of_heads("block.0.attention", "block.1.attention").groups
+
+    assert removed_heads(Plan(groups=(Group((*first.members, *second.members)),))) == [
+        "layer 0 prune 1 head: [1]",
+        "layer 1 prune 1 head: [1]",
+    ]
+
+
 def test_heads_without_example_inputs_are_refused(framework):
     with pytest.raises(nnc.ConfigError, match=r"config_list\[0\]\.granularity: heads are found by running the model"):
         L1NormPruner(framework.build("lenet"), [{"op_types": ["Linear"], "granularity": "head", "sparsity": 0.3}])
