@@ -26,13 +26,22 @@ def constrain(graph: Graph, allow_inexact: bool = False) -> Axes:
         axes.pin_all(tensor, "an input of the model")
     for tensor in graph.outputs:
         axes.pin_all(tensor, "an output of the model")
+    effective = set(graph.effective())
     for node in graph.nodes:
+        pins, relaxed = len(axes.pins), len(axes.relaxed)
         try:
             _rule(node)(node, axes)
             _whole_numbers(node, axes)
         except ValueError as error:
             raise ValueError(f"{node.place} was recorded as {node.kind!r}, which does not fit: {error}") from error
+        if node.kind in _MIXING and node not in effective:
+            del axes.pins[pins:], axes.relaxed[relaxed:]
     return axes
+
+
+#: Where these pin, it is for the numbers, which are nobody's concern where the result is not used: torch's attention averages its
+#: weights over the heads for a result that few callers read.
+_MIXING = frozenset(["along", "layer_norm", "reduce"])
 
 
 def _rule(node: Node) -> Rule:

@@ -1,4 +1,4 @@
-"""Layers of a user's own, which call a function with parameters that they hold: what they read as a constant goes where their code adds it."""
+"""Layers of a user's own, which call a function with parameters that they hold: constants go where their code adds them."""
 
 import numpy as np
 import pytest

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import nnc
 from nnc_torch import multihead
 
 
@@ -82,3 +83,27 @@ def test_a_cut_attention_trains():
 
     assert (module.num_heads, module.head_dim, module.embed_dim) == (2, 4, 16)
     assert module.in_proj_weight.grad is not None
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_heads_leave_whether_or_not_a_mean_over_them_is_computed_that_nobody_reads(weights):
+    """torch averages the attention weights over the heads unless it is told that nobody needs them."""
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = attention(batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x, need_weights=weights)[0]
+
+    model, x = Network(), torch.randn(2, 5, 16)
+    rows = torch.ones(3, 4, 4, dtype=torch.bool)  # query, key and value; heads; positions in a head
+    rows[:, 1] = False
+    mask = rows.reshape(48, 1).expand(48, 16)
+
+    speedup = nnc.ModelSpeedup(model, x, {"attention": {"weight": mask, "bias": rows.reshape(48)}})
+    small = speedup.speedup_model()
+
+    assert small.attention.num_heads == 3
+    assert speedup.difference <= 1e-6
