@@ -48,7 +48,7 @@ class Trainer:
     """Data, loss, optimizer and evaluation, the user's own.
 
     `data`: an iterable of batches that can be run through again, or a function that returns an iterator. A batch is
-        `(inputs, targets)`, or a dict that the model takes by name.
+        `(inputs, targets)`, or a dict that the model takes by name; or the inputs alone, which is all that calibration needs.
     `loss`: `f(outputs, targets)` for such pairs; or, if its first parameter is called `model`, `f(model, batch)`; or None where the
         outputs carry their loss (Hugging Face), or a Keras model is compiled with one. It returns a scalar.
     `optimizer`: PyTorch: a function from parameters to an optimizer, or an optimizer of the model's parameters; Keras: an optimizer, its
@@ -215,13 +215,15 @@ def calls_model(loss: Callable[..., Any]) -> bool:
 
 
 def inputs_and_targets(batch: Any) -> tuple[Any, Any]:
-    """Split a batch for a loss `f(outputs, targets)`. Raises `ConfigError` for one that is no pair."""
+    """Split a batch for a loss `f(outputs, targets)`; one tensor is inputs without targets. Raises `ConfigError` for what is no batch."""
     if isinstance(batch, Mapping):
         targets = next((name for name in ("labels", "label", "targets", "y") if name in batch), None)
         inputs = {name: value for name, value in batch.items() if name != targets}
         return inputs, None if targets is None else batch[targets]
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return batch[0], batch[1]
+    if hasattr(batch, "shape"):
+        return batch, None
     what = f"a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
     raise ConfigError(f"Trainer.data: a batch is {what}; (inputs, targets) or a dict is needed, or a loss f(model, batch).")
 

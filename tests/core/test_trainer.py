@@ -1,5 +1,6 @@
 """`nnc.Trainer`: what it refuses before it trains, and how data of several kinds are split and told apart."""
 
+import numpy as np
 import pytest
 
 import nnc
@@ -40,6 +41,12 @@ def test_a_loss_whose_first_parameter_is_the_model_is_given_the_batch():
 def test_a_dict_loses_its_labels_to_the_loss():
     assert inputs_and_targets({"ids": 1, "labels": 2}) == ({"ids": 1}, 2)
     assert inputs_and_targets((1, 2)) == (1, 2)
+
+
+def test_one_array_is_inputs_without_targets():
+    images = np.zeros((2, 3))
+
+    assert inputs_and_targets(images) == (images, None)
 
 
 def test_a_batch_of_three_needs_a_loss_of_its_own():
