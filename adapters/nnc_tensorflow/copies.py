@@ -59,7 +59,7 @@ def copied(model: keras.Layer, cut: Mapping[str, Cut], plan: Plan) -> keras.Laye
     memo[id(tf.distribute.get_strategy())] = tf.distribute.get_strategy()  # a singleton
     for part, shell in shells:
         for name, value in _state(part):
-            shell.__dict__[name] = _attribute(part, name, value, memo)
+            shell.__dict__[name] = _attribute(part, name, _inside(value, memo) if name == "_outbound_nodes" else value, memo)
     identities = {str(id(part)): str(id(shell)) for part, shell in shells}
     for _, shell in shells:
         _number_again(shell, identities)
@@ -148,6 +148,23 @@ def _shell(part: Any) -> Any:
     return made
 
 
+def _inside(nodes: Any, memo: dict[int, Any]) -> Any:
+    """Leave out the calls of operations of other models: a layer notes all that ever read it, as where two models share it."""
+    mine = [node for node in nodes if id(node.operation) in memo]
+    if len(mine) == len(nodes):
+        return nodes
+    made = type(nodes)(mine)
+    if isinstance(nodes, _TRACKED):
+        made.tracker = nodes.tracker
+    return _alive(made, memo)
+
+
+def _alive(value: Any, memo: dict[int, Any]) -> Any:
+    """Keep an object as long as the memo, as deepcopy does: an id says something only while its object lives."""
+    memo.setdefault(id(memo), []).append(value)
+    return value
+
+
 def _attribute(part: Any, name: str, value: Any, memo: dict[int, Any]) -> Any:
     try:
         return _copy(value, memo)
@@ -175,7 +192,7 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
 
 def _remembered(value: Any, made: Any, memo: dict[int, Any]) -> Any:
     """Note a copy, so that the same object is copied once."""
-    memo.setdefault(id(memo), []).append(value)  # as deepcopy does: an id says something only while its object lives
+    _alive(value, memo)
     return memo.setdefault(id(value), made)
 
 

@@ -74,3 +74,32 @@ def test_a_constant_keeps_its_channel_where_code_of_the_users_adds_no_bias(build
 @pytest.mark.filterwarnings("ignore:ModelSpeedup removed nothing")
 def test_what_a_layer_of_the_users_reads_on_keras_is_computed_as_before():
     assert shrunk(keras_network, shifts=True).difference <= 1e-6
+
+
+def test_a_layer_that_another_keras_model_reads_too_is_cut_in_the_one_at_hand():
+    """What reads it elsewhere is a layer of the user's, too, which Keras cannot copy."""
+    keras = pytest.importorskip("keras")
+
+    class Times(keras.layers.Layer):
+        def __init__(self, function, **options):
+            super().__init__(**options)
+            self.function = function
+
+        def build(self, shape):
+            self.vector = self.add_weight(shape=(shape[-1],), name="vector", initializer="ones")
+
+        def call(self, x):
+            return self.function(x) * self.vector
+
+    given = keras.Input((5,))
+    hidden = Times(keras.ops.relu, name="times")(keras.layers.Dense(6, name="first")(given))
+    keras.Model(given, Times(keras.ops.tanh, name="other")(hidden))
+    model = keras.Model(given, keras.layers.Dense(3)(hidden))
+    biases = np.ones(6, bool)
+    biases[[1, 3]] = False
+
+    speedup = nnc.ModelSpeedup(model, np.ones((2, 5), "float32"), {"first": {"weight": ROWS, "bias": biases}})
+    small = speedup.speedup_model()
+
+    assert small.get_layer("times").vector.shape == (4,)
+    assert speedup.difference <= 1e-6
