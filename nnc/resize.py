@@ -2,6 +2,7 @@
 
     x = x.view(-1, 4 * 4 * 50)        after conv2 went from 50 to 25 channels        x = x.view(-1, 400)
     y = x[:, 12:]                     after six of the first twelve channels left    y = x[:, 6:]
+    y = x[:, [0, 2, 3]]               after the second and the third left            y = x[:, [0, 1]]
 
 The method is compiled again from its source with that one expression replaced, and works on one instance only: the user's class, file,
 line numbers, control flow and training flags stay. The call is found by its sizes and its line, so it is found again in a fresh
@@ -16,7 +17,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nnc import cuts
+from nnc import cuts, lookups
 from nnc.errors import SpeedupError
 from nnc.expressions import attribute, number, swap
 from nnc.graph.plan import Reshape
@@ -43,6 +44,9 @@ def held_sizes(function: Callable[..., Any], reshape: Reshape, owner: Any) -> di
     """
     original, earlier = getattr(function, _MARK, (function, ()))
     tree = _replayed(original, earlier, owner) if earlier else _parsed(original, reshape)
+    if reshape.looked_up:
+        _list(tree, reshape, original, owner)
+        return {}
     if reshape.cut:
         return cuts.held(_bounds(tree, reshape, original, owner), reshape, owner)
     sizes = _sizes_at_the_call(tree, reshape, original, owner)
@@ -67,6 +71,9 @@ def _replayed(original: Callable[..., Any], changes: Sequence[Reshape], owner: A
         if each.cut:
             cuts.recut(tree, _bounds(tree, each, original, owner), each, take)
             continue
+        if each.looked_up:
+            lookups.relist(tree, _list(tree, each, original, owner), each.new, owner)
+            continue
         sizes = _sizes_at_the_call(tree, each, original, owner)
         for expression, old, new in zip(sizes, each.old, each.new, strict=True):
             if old != new and expression is not None:
@@ -79,6 +86,14 @@ def _bounds(tree: ast.FunctionDef, reshape: Reshape, function: Callable[..., Any
     found = cuts.bounds(tree, reshape, owner)
     if len(found) != 1:
         raise _refusal(reshape, f"{len(found)} slices in {function.__qualname__} take that, so it cannot be told which to change")
+    return found[0]
+
+
+def _list(tree: ast.FunctionDef, reshape: Reshape, function: Callable[..., Any], owner: Any) -> ast.expr:
+    """Return the places that `reshape` speaks of; it must be clear which they are."""
+    found = lookups.lists(tree, reshape, owner)
+    if len(found) != 1:
+        raise _refusal(reshape, f"{len(found)} lists in {function.__qualname__} hold these, so it cannot be told which to change")
     return found[0]
 
 

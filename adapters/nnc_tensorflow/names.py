@@ -142,6 +142,12 @@ def is_get_item(operation: Any) -> bool:
     return type(operation).__name__ == "GetItem" and type(operation).__module__.startswith("keras.src.")
 
 
+def is_ops_take(operation: Any) -> bool:
+    """Tell whether an operation of a Functional model is `keras.ops.take` along an axis of a symbolic tensor."""
+    own = type(operation).__name__ == "Take" and type(operation).__module__.startswith("keras.src.")
+    return own and operation.axis is not None
+
+
 def split_points(operation: Any, sizes: Sequence[int]) -> int | tuple[int, ...]:
     """Return what a `keras.ops.split` is given for parts of `sizes`: their number, where that was given and fits, or the cuts."""
     if isinstance(operation.indices_or_sections, int) and len(set(sizes)) == 1:

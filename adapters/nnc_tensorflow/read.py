@@ -114,10 +114,10 @@ class Reader:
             self.values[out.ref()] = self.values.get(handle.ref()) or Tensor(shape_of(out), "constant", floating=is_floating(out))
 
     def _static(self, op: Any) -> bool:
-        """Take what TensorFlow knows without running the model as a constant: shapes, axes, counts."""
+        """Take what is known without running the model as a constant: shapes, axes, counts, and places along an axis."""
         if op.type != "Const" and any(is_floating(out) for out in op.outputs):
             return False
-        known = [static(out) for out in op.outputs]
+        known = [static_index(out) if (out.shape.rank or 0) <= 1 else static(out) for out in op.outputs]
         if any(value is None for value in known):
             return False
         for out, value in zip(op.outputs, known, strict=True):

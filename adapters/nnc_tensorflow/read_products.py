@@ -7,6 +7,7 @@ from typing import Any
 from nnc.graph.ir import Tensor
 from nnc_tensorflow.attention import is_attention
 from nnc_tensorflow.layouts import LINEAR
+from nnc_tensorflow.names import is_ops_take
 from nnc_tensorflow.read import Parameter, Reader, Reading, shape_of, static, static_index, unknown
 from nnc_tensorflow.read_biases import takes_bias
 
@@ -130,19 +131,22 @@ def lookup(reader: Reader, op: Any) -> None:
     """GatherV2 and ResourceGather: rows of a table are an embedding; a constant index along an axis is a slice."""
     table, indices = op.inputs[0], op.inputs[1]
     axis = int(static(op.inputs[2])) if len(op.inputs) > 2 else 0  # type: ignore[arg-type]
-    parameter, known = reader.parameter(table), static(indices)
+    parameter, known, places = reader.parameter(table), static(indices), static_index(indices)
+    theirs = is_ops_take(reader.owner) or reader.recording.source(op) is not None
     if axis == 0 and len(parameter.view if parameter else shape_of(table)) == 2 and known is None:
         reader.emit("embedding", op, (reader.tensor(indices), reader.tensor(table)))
     elif op.type == "GatherV2" and op.get_attr("batch_dims"):
         unknown(reader, op)
-    elif known is None and static_index(indices) is not None:
-        # ops.take with places that stand in the code: they cannot follow, so that axis stays, and the others are free.
+    elif known is None and places is not None and not (theirs and places.ndim == 1):
+        # ops.take with places that nobody can change: that axis stays, and the others are free.
         reader.emit("pool", op, (reader.tensor(table),), {"axes": (axis % len(shape_of(table)),), "function": "max", "padded": False})
-    elif known is None:
+    elif places is None:
         unknown(reader, op)
-    elif known.ndim == 1:
-        reader.emit("slice", op, (reader.tensor(table),), {"axis": axis % len(shape_of(table)), "index": known % shape_of(table)[axis]})
-    elif known.ndim == 0:
+    elif places.ndim == 1:
+        index = places % shape_of(table)[axis]
+        attrs = {"sizes": tuple(index.tolist()), "looked_up": True} if theirs else {}
+        reader.emit("slice", op, (reader.tensor(table),), {"axis": axis % len(shape_of(table)), "index": index, **attrs})
+    elif known is not None and known.ndim == 0:
         reader.emit("select", op, (reader.tensor(table),), {"axis": axis % len(shape_of(table)), "index": int(known)})
     else:
         unknown(reader, op)

@@ -100,14 +100,18 @@ def strided_slice(reader: Reader, op: Any) -> None:
         unknown(reader, op)
         return
     keys = _keys(op, [np.asarray(bound) for bound in bounds], len(x.shape))
-    theirs = is_get_item(reader.owner) or reader.recording.source(op) is not None
+    functional = is_get_item(reader.owner)
+    theirs = functional or reader.recording.source(op) is not None
+    several = functional and _parts(keys, x.shape) > 1
     axis = 0
     for key in (key for key in keys if key is not None):
         if isinstance(key, slice):
             cut = key.indices(x.shape[axis])
             index = np.arange(x.shape[axis])[key]
             if len(index) != x.shape[axis] or key.step not in (None, 1):
-                attrs = {"cut": cut} if theirs else {}
+                attrs: dict[str, Any] = {"cut": cut} if theirs else {}
+                if several and abs(cut[2]) != 1:
+                    attrs = {"fixed": _ONE_KEY}
                 x = reader.step("slice", x, (*x.shape[:axis], len(index), *x.shape[axis + 1 :]), axis=axis, index=index, **attrs)
             axis += 1
         else:
@@ -116,6 +120,20 @@ def strided_slice(reader: Reader, op: Any) -> None:
     if x.shape != out:
         x = reader.step("reshape", x, out)
     reader.values[op.outputs[0].ref()] = x
+
+
+def _parts(keys: list[slice | int | None], shape: tuple[int, ...]) -> int:
+    """Return how many parts of a key do something to a tensor."""
+    sizes = iter(shape)
+    return sum(
+        not isinstance(key, slice) or key.indices(size) != (0, size, 1) for key in keys for size in [next(sizes) if key is not None else 0]
+    )
+
+
+_ONE_KEY = (
+    "takes it in steps, in one key with other cuts: what is left lies unevenly, and x[...] on a symbolic tensor takes no list; "
+    "cut the other axes in an x[...] of their own"
+)
 
 
 def _keys(op: Any, bounds: list[Any], rank: int) -> list[slice | int | None]:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+from keras.src.ops.numpy import Take  # no public name leads to it
 
 from nnc.graph.ir import Array, Shape
 from nnc.graph.plan import Plan, Reshape
 from nnc_tensorflow.attention import follow_projections, is_attention
 from nnc_tensorflow.layouts import is_a, linear_einsum
-from nnc_tensorflow.names import is_get_item, is_ops_reshape, is_ops_split, split_points
+from nnc_tensorflow.names import is_get_item, is_ops_reshape, is_ops_split, is_ops_take, split_points
 from nnc_tensorflow.recurrent import cell_of, holder, is_cell
 from nnc_tensorflow.surgery import Cut
 
@@ -45,13 +46,25 @@ def follow_plan(operation: keras.Operation, plan: Plan, name: str) -> None:
         elif is_get_item(operation):
             arguments = operation._inbound_nodes[0].arguments
             tensor, key = arguments.args
-            arguments.args = (tensor, _recut(tuple(key) if isinstance(key, (tuple, list)) else (key,), reshape))
+            if abs(reshape.old[2]) != 1:
+                _take(operation, reshape.cut[0])
+                arguments.args = (tensor, list(reshape.new))
+            else:
+                arguments.args = (tensor, _recut(tuple(key) if isinstance(key, (tuple, list)) else (key,), reshape))
+        elif is_ops_take(operation):
+            arguments = operation._inbound_nodes[0].arguments
+            arguments.args = (arguments.args[0], list(reshape.new))
+
+
+def _take(operation: keras.Operation, axis: int) -> None:
+    """Make `keras.ops.take` of a key in steps: what these took lies unevenly now, which no key can say."""
+    made = Take(axis=axis, name=operation.name)
+    operation.__class__ = Take
+    operation.__dict__.update(axis=axis, _auto_config=made._auto_config)  # the latter is what Keras saves of it
 
 
 def _recut(key: tuple[Any, ...], reshape: Reshape) -> tuple[Any, ...]:
-    """Return the key of `x[key]` with other bounds. Steps stay as they are: what they took lies unevenly now, which no key can say."""
-    if abs(reshape.old[2]) != 1:
-        return key
+    """Return the key of `x[key]` with other bounds."""
     (axis, rank), (start, stop, *_) = reshape.cut, reshape.new
     for place, part in enumerate(key):
         before, after = key[:place], key[place + 1 :]

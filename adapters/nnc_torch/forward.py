@@ -28,7 +28,7 @@ def rewrite(model: nn.Module, reshape: Reshape) -> tuple[Size, ...]:
     name = reshape.function.partition(".<locals>")[0].rpartition(".")[2] or "forward"
     method = getattr(module, name, None)
     if not isinstance(method, types.MethodType):
-        fault = f"{reshape.fault}: " if reshape.cut else ""
+        fault = f"{reshape.fault}: " if reshape.cut or reshape.looked_up else ""
         raise SpeedupError(f"{_place(reshape)}: {fault}{reshape.function} is no method of {type(module).__name__}; {_advice(reshape)}")
     if source_is_available(method.__func__):
         held = held_sizes(method.__func__, reshape, module)
@@ -49,6 +49,8 @@ def _place(reshape: Reshape) -> str:
 
 
 def _advice(reshape: Reshape) -> str:
+    if reshape.looked_up:
+        return "write the places as one list in the layer's own code, or keep them in an attribute of the layer."
     if reshape.cut:
         return "take the bounds from the tensor's shape, or from a layer's attribute."
     return f"write the size {list(reshape.old)} so that it follows from the tensor, as x.flatten(1) does, or from a layer's attribute."
@@ -63,7 +65,7 @@ class _OneModule(fx.Tracer):
 
 def _regenerated(module: nn.Module, reshape: Reshape) -> fx.GraphModule:
     """Return a module's forward regenerated from its fx graph, for a class whose source is nowhere (a REPL, a heredoc)."""
-    if reshape.cut:
+    if reshape.cut or reshape.looked_up:
         raise SpeedupError(f"{_place(reshape)}: {reshape.fault}, and its source cannot be read; {_advice(reshape)}")
     try:
         graph = _graph_of(module)

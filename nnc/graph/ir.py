@@ -44,7 +44,7 @@ KINDS: Mapping[str, str] = {
     "stack": "(*xs): axis, the new one",
     "slice": "(x): axis, index: integer vector; output = take(x, index, axis). Split and chunk are one slice an output: "
     "sizes as the user's code gave them, parts: the list of all the outputs. looked_up: True where sizes is the index itself; "
-    "cut: where the code starts and stops, and its step, counted from the front",
+    "cut: where the code starts and stops, and its step, counted from the front; fixed: why it cannot take others, if so",
     "select": "(x): axis; one index of it is taken and the axis is gone",
     "pad": "(x): axes that grow, value",
     "recurrent": "(x, weight, bias, h, c, recurrent_weight, recurrent_bias): one direction of an LSTM, GRU or RNN; x (..., in), weight "

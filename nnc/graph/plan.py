@@ -70,7 +70,8 @@ class Reshape:
     `line` say where. `rewrite` says that the code hard-codes the size, so that the call had to be rewritten in the small model.
 
     A slice has a `cut`: which axis it takes from, of how many. Its `old`, and its `new` where it takes what lies in a row, are where it
-    starts and stops, its step, and the size of the axis; a `new` in steps is the indices.
+    starts and stops, its step, and the size of the axis; a `new` in steps is the indices. `looked_up` says that both are the places that a
+    lookup takes.
     """
 
     layer: str
@@ -81,10 +82,13 @@ class Reshape:
     new: tuple[int, ...]
     rewrite: bool = False
     cut: tuple[int, ...] = ()
+    looked_up: bool = False
 
     @property
     def fault(self) -> str:
         """What is wrong with the user's code, where it does not follow by itself."""
+        if self.looked_up:
+            return f"{self.op} takes the places {list(self.old)}, which must become {list(self.new)}"
         if not self.cut:
             return f"{self.op} hard-codes the sizes {list(self.old)}, which must become {list(self.new)}"
         start, stop, step, size = self.old
@@ -93,6 +97,8 @@ class Reshape:
     @property
     def remedy(self) -> str:
         """What to write there, as a sentence."""
+        if self.looked_up:
+            return "Write the places as one list, or keep them in an attribute of the layer."
         return "Take the bounds from the tensor's shape." if self.cut else "Write -1 there, or take the size from the tensor's shape."
 
 

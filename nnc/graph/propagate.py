@@ -262,7 +262,8 @@ def _reshapes(graph: Graph, sizes: _NewSizes, indices: Mapping[int, Array]) -> t
             new = _new_sizes(node, [sizes.shape(tensor) for tensor in parts])
         if new != old:
             source = node.source
-            found.append(Reshape(node.layer, node.op, source.function if source else "", source.line if source else 0, old, new))
+            where = (source.function, source.line) if source else ("", 0)
+            found.append(Reshape(node.layer, node.op, *where, old, new, looked_up=bool(node.attrs.get("looked_up"))))
             numbers.update(dict.fromkeys(range(number, number + len(parts)), len(found) - 1))
     return found, numbers
 

@@ -260,6 +260,8 @@ def slice_(node: Node, axes: Axes) -> None:
     for number, (before, after) in enumerate(zip(axes[x], axes[y], strict=True)):
         if number == node.attrs["axis"]:
             axes.seg(before, after, np.asarray(node.attrs["index"]))
+            if "fixed" in node.attrs:
+                axes.pin(before, f"{node.place} {node.attrs['fixed']}")
         else:
             axes.eq(before, after)
 

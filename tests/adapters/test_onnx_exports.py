@@ -116,11 +116,13 @@ ARCHITECTURES = (
 @pytest.mark.parametrize("name", [*ARCHITECTURES[0], *ARCHITECTURES[1]])
 def test_an_architecture_exported_by_torch_is_halved(name, optimize):
     model, inputs = of_zoo(name)
-    if name == "t5":
+    if name == "t5" and not optimize:  # else the names of what is fused are lost
         model.set_attn_implementation("eager")  # torch 2.13 fails to export the other
-    _, left = require_exact(*from_torch(model, inputs, optimize))
+    small, left = require_exact(*from_torch(model, inputs, optimize))
 
     assert left <= 0.7
+    if name == "t5" and not optimize:  # else the names of what is fused are lost
+        assert weights(small)["decoder.block.0.layer.1.EncDecAttention.q"] == (32, 64)
 
 
 def small_keras_bert():

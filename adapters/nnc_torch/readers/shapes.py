@@ -163,10 +163,10 @@ def _gathered(call: Call, axis: int, indices: torch.Tensor) -> bool | None:
     if not fixed:
         return call.emit("pool", x, axes=(axis,), function="max", padded=False)
     assert known.data is not None
-    taken = _take(call, x, axis, np.asarray(known.data()).reshape(-1) % x.shape[axis])
+    places = np.asarray(known.data()).reshape(-1) % x.shape[axis]
     if indices.dim() != 1:
-        return call.emit("reshape", taken)
-    return call.give(taken)
+        return call.emit("reshape", _take(call, x, axis, places))
+    return call.give(_take(call, x, axis, places, sizes=tuple(places.tolist()), looked_up=True))
 
 
 def flip(call: Call) -> None:
