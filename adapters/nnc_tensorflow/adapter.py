@@ -90,7 +90,7 @@ class TensorFlowAdapter:
         # Keras' own clone takes the keys of `x[...]` from the model as they are.
         small = (
             cloned(self.model, cut, plan)
-            if clonable(self.model) and not any(r.cut for r in plan.reshapes)
+            if clonable(self.model) and not any(r.cut or r.looked_up for r in plan.reshapes)
             else copied(self.model, cut, plan)
         )
         TensorFlowAdapter(small).remember((*self.plans(), plan))
