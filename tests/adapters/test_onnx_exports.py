@@ -116,7 +116,7 @@ ARCHITECTURES = (
 @pytest.mark.parametrize("name", [*ARCHITECTURES[0], *ARCHITECTURES[1]])
 def test_an_architecture_exported_by_torch_is_halved(name, optimize):
     model, inputs = of_zoo(name)
-    if name == "t5" and not optimize:  # else the names of what is fused are lost
+    if name == "t5":
         model.set_attn_implementation("eager")  # torch 2.13 fails to export the other
     small, left = require_exact(*from_torch(model, inputs, optimize))
 
