@@ -13,6 +13,9 @@ import tensorflow as tf
 from nnc.graph.ir import Array, Shape
 from nnc_tensorflow.recurrent import is_cell
 
+#: Where a canonical tensor notes what it was made of: (layout, tensor).
+_STORED = "_nnc_stored"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -58,11 +61,13 @@ class Layout:
         return tuple(int(np.prod(sizes, dtype=int)) for sizes in self._split(self.turned(native)))
 
     def canonical(self, tensor: Any) -> Any:
-        """Bring a tensor in Keras' layout to the canonical one."""
+        """Bring a tensor in Keras' layout to the canonical one, which `as_stored` can tell from others."""
         if self.plain:
             return tensor
-        shape = self.shape(tuple(tensor.shape))
-        return tf.reshape(tf.transpose(tensor, self.permutation), shape)
+        found = tf.reshape(tf.transpose(tensor, self.permutation), self.shape(tuple(tensor.shape)))
+        if tf.is_tensor(tensor):
+            setattr(found, _STORED, (self, tensor))
+        return found
 
     def native(self, array: Array, native: Shape) -> Array:
         """Bring a canonical array to Keras' layout, whose shape is `native`."""
@@ -70,6 +75,9 @@ class Layout:
 
     def native_tensor(self, tensor: Any, native: Shape) -> Any:
         """Bring a canonical tensor to Keras' layout, with gradients."""
+        layout, stored = as_stored(tensor)
+        if layout == self and tuple(stored.shape) == native:
+            return stored
         return tensor if self.plain else tf.transpose(tf.reshape(tensor, self.turned(native)), self.inverse)
 
     def cut(self, native: Shape, kept: Mapping[int, Array]) -> Shape:
@@ -85,6 +93,15 @@ class Layout:
         """Return the sizes of each run."""
         ends = np.cumsum(self.runs)
         return [tuple(turned[end - run : end]) for run, end in zip(self.runs, ends, strict=True)]
+
+
+def as_stored(tensor: Any) -> tuple[Layout, Any]:
+    """Return how a tensor was laid out before it was brought to the canonical orientation, and that tensor; else itself, as it is.
+
+    A compiled function leaves out what nobody reads: where numbers are treated each by itself, it need not turn them.
+    """
+    found: tuple[Layout, Any] = getattr(tensor, _STORED, (PLAIN, tensor))
+    return found
 
 
 def _block(sizes: Shape, kept: Array) -> Shape:
@@ -175,6 +192,9 @@ def layout_of(layer: keras.Layer, attribute: str, variable: Any) -> Layout:
         return Layout(plain, (rank,))
     return Layout(plain)
 
+
+#: The canonical orientation itself, of any rank.
+PLAIN = Layout(())
 
 #: Keras stores (in, out), the canonical orientation is (out, in).
 LINEAR = Layout((1, 0))

@@ -34,12 +34,13 @@ from nnc_tensorflow import ops
 from nnc_tensorflow.compiling import compiling
 from nnc_tensorflow.inputs import calling
 from nnc_tensorflow.learning import Learners
+from nnc_tensorflow.modes import in_training
 from nnc_tensorflow.names import TRAINING, named_layers
 from nnc_tensorflow.outside import outside
 from nnc_tensorflow.parts import parts_of
 from nnc_tensorflow.swap import around, descriptor
 from nnc_tensorflow.taps import Record, tap, untap
-from nnc_tensorflow.views import KerasState, current_views, in_training, layer_at, slot_at
+from nnc_tensorflow.views import KerasState, current_views, layer_at, slot_at
 
 _MASKS = ("padding_mask", "attention_mask")
 _INSIDE = (
@@ -313,13 +314,13 @@ def set_numbers(states: Mapping[tuple[str, str], KerasState], numbers: Numbers) 
     given = [(key, name, array) for key, arrays in numbers.items() for name, array in arrays.items()]
     for key, name, array in given:
         place = f"numbers[{key!r}][{name!r}]"
-        if key not in states or name not in states[key].variables:
+        if key not in states or name not in states[key].cells:
             raise ConfigError(f"{place}: no view or objective keeps such a variable.")
-        shape = tuple(states[key].variables[name].shape)
+        shape = states[key].cells[name].shape
         if shape != np.shape(array):
             raise ConfigError(f"{place}: the shape is {np.shape(array)}, the variable's {shape}.")
     for key, name, array in given:
-        states[key].variables[name].assign(array)
+        states[key].cells[name].assign(array)
 
 
 def learn(model: keras.Layer, training: Training, groups: Mapping[str, Learning], optimizer: Any) -> None:

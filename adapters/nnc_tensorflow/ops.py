@@ -14,9 +14,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from nnc_tensorflow.selection import without_lowest
+from nnc_tensorflow.selection import only_highest, without_lowest
 
-__all__ = ["without_lowest"]
+__all__ = ["only_highest", "without_lowest"]
 
 Axis = int | Sequence[int] | None
 Bool = bool  # the standard calls its boolean type `bool`, as Python does
@@ -184,12 +184,6 @@ def few(function: Callable[..., Any], *numbers: Any) -> tuple[Any, ...]:
 def extremes(x: Any) -> tuple[Any, Any]:
     """Return the smallest and the largest number."""
     return tf.reduce_min(x), tf.reduce_max(x)
-
-
-def only_highest(x: Any, scores: Any, count: Any) -> Any:
-    """Return `only(x, without_lowest(scores, count))`; the scores get the gradient of a mask by which `x` was multiplied."""
-    keep = without_lowest(scores, count)
-    return with_gradient(lambda x, _: (only(x, keep), (x, keep)), lambda g, x, keep: (only(g, keep), g * x), x, scores)
 
 
 def asarray(value: Any, *, dtype: Any = None) -> Any:

@@ -8,55 +8,86 @@ layer tracks: compiled functions see them change, and saving the model leaves th
 from __future__ import annotations
 
 import inspect
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state  # the only place that tells what `training` is within a call
+from keras.src.backend.common import global_state  # the only place that tells which call is running
 from keras.src.backend.common.variables import AutocastScope, get_autocast_scope  # no public name tells what a layer computes in
 
 from nnc.errors import ConfigError, nearest
-from nnc.graph.ir import Array
+from nnc.graph.ir import Array, Shape
 from nnc.views import Site, Variable, View, Views
 from nnc_tensorflow import ops
 from nnc_tensorflow.layers import KerasLayer, Slot
+from nnc_tensorflow.layouts import PLAIN, Layout
+from nnc_tensorflow.modes import training_now
 from nnc_tensorflow.names import VIEWS
 from nnc_tensorflow.parts import part_of, replaced
 from nnc_tensorflow.recurrent import holder_name
 from nnc_tensorflow.swap import PASSING, held_by, hold
 
-_now = threading.local()
+
+@dataclass(frozen=True)
+class Cell:
+    """One variable of Keras', and how its numbers are laid out in it."""
+
+    variable: Any
+    layout: Layout = PLAIN
+
+    def tensor(self) -> Any:
+        """Return the numbers in the canonical orientation."""
+        return self.layout.canonical(tf.convert_to_tensor(self.variable.value))
+
+    def assign(self, value: Any) -> None:
+        self.variable.assign(self.layout.native_tensor(tf.convert_to_tensor(value), tuple(self.variable.shape)))
+
+    @property
+    def shape(self) -> Shape:
+        stored = tuple(self.variable.shape)
+        return stored if self.layout.plain else self.layout.shape(stored)
+
+    def like(self, other: Cell) -> bool:
+        return (self.shape, self.variable.dtype, self.variable.trainable) == (other.shape, other.variable.dtype, other.variable.trainable)
 
 
 class KerasState:
-    """Implements `nnc.views.State` over Keras variables."""
+    """Implements `nnc.views.State` over Keras variables; one that has a number for each of a parameter's is laid out as that is."""
 
-    def __init__(self, specs: Mapping[str, Variable], name: str) -> None:
+    def __init__(self, specs: Mapping[str, Variable], name: str, slot: Slot | None = None) -> None:
         self.specs = dict(specs)
-        self.variables = {key: _variable(f"{name}_{key}", spec) for key, spec in specs.items()}
+        self.cells = {key: _cell(f"{name}_{key}", spec, slot) for key, spec in specs.items()}
 
     def __getitem__(self, name: str) -> Any:
-        return tf.convert_to_tensor(self.variables[name].value)
+        return self.cells[name].tensor()
 
     def assign(self, name: str, value: Any) -> None:
-        self.variables[name].assign(tf.stop_gradient(tf.convert_to_tensor(value)))
+        self.cells[name].assign(tf.stop_gradient(tf.convert_to_tensor(value)))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Return Keras' variables by name; their numbers lie as `cells` say."""
+        return {name: cell.variable for name, cell in self.cells.items()}
 
     def numbers(self) -> dict[str, Array]:
-        """Return the variables' numbers."""
-        return {name: variable.numpy().copy() for name, variable in self.variables.items()}
+        """Return the variables' numbers, canonical."""
+        return {name: cell.tensor().numpy().copy() for name, cell in self.cells.items()}
 
     def trained(self) -> dict[str, Any]:
         """Return the trained variables by name."""
         return {name: variable for name, variable in self.variables.items() if self.specs[name].trainable}
 
 
-def _variable(name: str, spec: Variable) -> Any:
+def _cell(name: str, spec: Variable, slot: Slot | None) -> Cell:
+    value, layout = spec.value, PLAIN
+    if slot is not None and not slot.layout.plain and np.shape(value) == slot.layout.shape(tuple(slot.variable.shape)):
+        value, layout = slot.layout.native(np.asarray(value), tuple(slot.variable.shape)), slot.layout
     with tf.init_scope():
-        return keras.Variable(spec.value, trainable=spec.trainable, dtype=_dtype(spec), autocast=False, name=name.replace("/", "_"))
+        made = keras.Variable(value, trainable=spec.trainable, dtype=_dtype(spec), autocast=False, name=name.replace("/", "_"))
+    return Cell(made, layout)
 
 
 def _dtype(spec: Variable) -> str:
@@ -146,27 +177,6 @@ def _applied(view: View, x: Any, state: KerasState, training: Any) -> Any:
     return tf.cond(tf.cast(training, tf.bool), lambda: view(x, state, ops, True), lambda: view(x, state, ops, False))
 
 
-def training_now() -> Any:
-    """Return what `training` is in the call that is running: what it was called with, else whether a training step is under way."""
-    context = global_state.get_global_attribute("current_call_ctx")
-    value = getattr(context, "training", None)
-    if value is None:
-        return getattr(_now, "training", False)
-    static = value if isinstance(value, (bool, int)) else tf.get_static_value(value)
-    return value if static is None else bool(static)
-
-
-@contextmanager
-def in_training(training: bool = True) -> Iterator[None]:
-    """Say that a training step is under way, for models whose `call` takes no `training`."""
-    before = getattr(_now, "training", False)
-    _now.training = training
-    try:
-        yield
-    finally:
-        _now.training = before
-
-
 def current_views(layers: Mapping[str, keras.Layer]) -> dict[Site, Seen]:
     """Return what the layers are seen through now, by site."""
     found = {}
@@ -194,36 +204,31 @@ def apply_views(layers: Mapping[str, keras.Layer], views: Views) -> None:
         hold(layer, {**held_by(layer), VIEWS: entries.get(name, {})})
 
 
-def _shared(sites: Iterable[Seen]) -> dict[str, Any]:
+def _shared(sites: Iterable[Seen]) -> dict[str, Cell]:
     """Return the variables that have a shared name, by that name."""
     states = (state for seen in sites for _, state in seen.views)
-    return {spec.shared: state.variables[name] for state in states for name, spec in state.specs.items() if spec.shared}
+    return {spec.shared: state.cells[name] for state in states for name, spec in state.specs.items() if spec.shared}
 
 
-def _seen(layers: Mapping[str, keras.Layer], site: Site, views: Sequence[View], before: Seen | None, shared: dict[str, Any]) -> Seen:
+def _seen(layers: Mapping[str, keras.Layer], site: Site, views: Sequence[View], before: Seen | None, shared: dict[str, Cell]) -> Seen:
     """Return the views of a site with their states; a view of a name that was there keeps its numbers, where they still fit."""
     layer = layer_at(layers, site, "views")
     chain = {view.name: view for view in views}  # the second of a name takes the first one's place
     kept = {view.name: state for view, state in before.views} if before else {}
-    states = [(view, _state(view, site, kept.get(name), shared)) for name, view in chain.items()]
-    if not site.is_parameter:
-        return Seen(site, states)
-    return SeenParameter(site, states, slot_at(layer, site, "views"))
+    slot = slot_at(layer, site, "views") if site.is_parameter else None
+    states = [(view, _state(view, site, kept.get(name), shared, slot)) for name, view in chain.items()]
+    return Seen(site, states) if slot is None else SeenParameter(site, states, slot)
 
 
-def _state(view: View, site: Site, kept: KerasState | None, shared: dict[str, Any]) -> KerasState:
-    state = KerasState(view.variables(), f"{site}_{view.name}")
+def _state(view: View, site: Site, kept: KerasState | None, shared: dict[str, Cell], slot: Slot | None) -> KerasState:
+    state = KerasState(view.variables(), f"{site}_{view.name}", slot)
     for name, spec in state.specs.items():
-        old = shared.get(spec.shared) if spec.shared else kept and kept.variables.get(name)
-        if old is not None and _alike(old, state.variables[name]):
-            state.variables[name] = old
+        old = shared.get(spec.shared) if spec.shared else kept and kept.cells.get(name)
+        if old is not None and old.like(state.cells[name]):
+            state.cells[name] = old
         if spec.shared:
-            shared[spec.shared] = state.variables[name]
+            shared[spec.shared] = state.cells[name]
     return state
-
-
-def _alike(old: Any, new: Any) -> bool:
-    return (tuple(old.shape), old.dtype, old.trainable) == (tuple(new.shape), new.dtype, new.trainable)
 
 
 def layer_at(layers: Mapping[str, keras.Layer], site: Site, place: str) -> KerasLayer:

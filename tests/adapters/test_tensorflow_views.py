@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from nnc.errors import ConfigError
-from nnc.views import Site
+from nnc.views import Site, Variable, View
 from nnc_tensorflow.adapter import TensorFlowAdapter
 from nnc_tensorflow.examples import randomise
 from tests.adapters.tensorflow_nets import HardCoded, Residual, built, channel_masks, images
@@ -396,3 +396,29 @@ def test_the_weight_of_a_layer_is_what_the_model_computes_with(model, adapter):
 
     np.testing.assert_allclose(found["a"], 3 * before["a"], rtol=1e-6)
     np.testing.assert_array_equal(found["b"], before["b"])
+
+
+class Weighed(View):
+    """A number for each of the weight's, by which it is multiplied."""
+
+    name = "weighed"
+
+    def variables(self):
+        return {"scale": Variable(np.arange(6, dtype=np.float32).reshape(2, 3), True, "scales")}
+
+    def __call__(self, x, state, ops, training):
+        return x * state["scale"]
+
+
+def test_a_variable_of_the_weights_shape_is_canonical_to_whoever_asks_though_it_is_stored_as_the_kernel_is():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False, kernel_initializer="ones", name="fc")])
+    adapter = TensorFlowAdapter(model)
+    adapter.set_views({Site("fc", "weight"): (Weighed(),)})
+    key = ("fc.weight", "weighed")
+
+    np.testing.assert_array_equal(adapter.numbers()[key]["scale"], [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(model(np.eye(3, dtype=np.float32)), [[0, 3], [1, 4], [2, 5]])
+
+    adapter.set_numbers({key: {"scale": np.array([[1, 0, 0], [0, 0, 7]], np.float32)}})
+    np.testing.assert_array_equal(adapter.numbers()[key]["scale"], [[1, 0, 0], [0, 0, 7]])
+    np.testing.assert_array_equal(model(np.eye(3, dtype=np.float32)), [[1, 0], [0, 0], [0, 7]])
