@@ -13,7 +13,7 @@ BLOCKS: list[tuple[str, Block]] = []
 
 
 def fits(*kinds: str) -> Callable[[Block], Block]:
-    """List a block under the kinds of values that it takes: image, volume, line, tokens, vector, any."""
+    """List a block under the kinds of values that it takes: image, volume, line, tokens, vector, any. Listed twice, it is drawn more."""
 
     def listed(block: Block) -> Block:
         BLOCKS.extend((kind, block) for kind in kinds)
@@ -246,6 +246,30 @@ def attended(draw: Draw, w: Writer, x: int) -> int:
     scores = w.act(w.relative(scores) if draw(st.booleans()) else scores, "softmax")
     x = w.pair("add", w.linear(w.merged(w.matmul(scores, value)), width), x)
     return w.pair("add", w.linear(w.act(w.linear(x, 6), "gelu"), width), x) if draw(st.booleans()) else x
+
+
+@fits("tokens", "tokens", "tokens")
+def attending(draw: Draw, w: Writer, x: int) -> int:
+    """Self-attention or cross-attention in one layer, as frameworks have it; several heads of queries may share one of keys and values."""
+    width, shared = w.values[x].channels, draw(st.sampled_from([1, 1, 2]))
+    heads = _divisor(draw, width) if shared == 1 else shared * draw(st.integers(1, 2))
+    size = width // heads if shared == 1 else draw(st.sampled_from([2, 4]))
+    source = draw(st.one_of(st.just(x), st.sampled_from(_tokens(w))))
+    flags = {name: draw(st.booleans()) for name in ("bias", "causal", "first", "weights")}
+    y = w.attention(x, source, heads, size, shared=shared, **flags)
+    return w.pair("add", x, y) if draw(st.booleans()) else y
+
+
+def _tokens(w: Writer) -> list[int]:
+    return [number for number in range(1, len(w.values)) if w.values[number].kind == "plain" and len(w.values[number].shape) == 3]
+
+
+@fits("tokens", "tokens", "tokens")
+def encoded(draw: Draw, w: Writer, x: int) -> int:
+    """A transformer's encoder layer."""
+    flags = {name: draw(st.booleans()) for name in ("early", "bias", "first")}
+    function, inner = draw(st.sampled_from(["relu", "gelu"])), draw(st.sampled_from([4, 6]))
+    return w.encoder(x, _divisor(draw, w.values[x].channels), inner, function=function, **flags)
 
 
 @fits("tokens")

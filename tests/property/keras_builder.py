@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -67,6 +69,85 @@ class Relative(layers.Layer):
         return x + ops.transpose(rows, (2, 0, 1))
 
 
+class Encoder(layers.Layer):
+    """A transformer's encoder layer, put together from Keras' own parts."""
+
+    def __init__(self, width, a, **options):
+        super().__init__(**options)
+        self.early, bias = a["early"], a["bias"]
+        self.attention = layers.MultiHeadAttention(a["heads"], width // a["heads"], use_bias=bias)
+        self.norm1, self.norm2 = (layers.LayerNormalization(epsilon=1e-5, center=bias) for _ in range(2))
+        self.linear1 = layers.Dense(a["inner"], a["function"], use_bias=bias)
+        self.linear2 = layers.Dense(width, use_bias=bias)
+
+    def call(self, x):
+        if self.early:
+            normed = self.norm1(x)
+            x = x + self.attention(normed, normed)
+            return x + self.linear2(self.linear1(self.norm2(x)))
+        x = self.norm1(x + self.attention(x, x))
+        return self.norm2(x + self.linear2(self.linear1(x)))
+
+
+def _attention(a: dict, name: str) -> layers.Layer:
+    if a["shared"] > 1:
+        return layers.GroupQueryAttention(a["size"], a["heads"], a["heads"] // a["shared"], use_bias=a["bias"], name=name)
+    return layers.MultiHeadAttention(a["heads"], a["size"], use_bias=a["bias"], name=name)
+
+
+class Held(layers.Layer):
+    """A layer of the user's own, which calls a function of keras.ops with variables that it holds."""
+
+    def __init__(self, step, read, **options):
+        super().__init__(**options)
+        self.step, self.read = step, read
+
+    def build(self, shape):
+        for key, (size, trained) in _shapes(self.step, self.read).items():
+            setattr(self, key, self.add_weight(shape=size, name=key, trainable=trained))
+
+    def call(self, x):
+        return _function(self.step, {key: getattr(self, key) for key in _shapes(self.step, self.read)}, x)
+
+
+def holdable(step: Step, read: Value) -> bool:
+    """Tell whether keras.ops has a function for a layer: none for group norms, nor for grouped convolutions."""
+    return step.op != "group_norm" and (step.op != "conv" or step.attrs["groups"] == 1 or _depthwise(step, read))
+
+
+def _depthwise(step: Step, read: Value) -> bool:
+    return step.op == "conv" and step.attrs["groups"] == read.channels > 1 and len(read.shape) < 5
+
+
+def _shapes(step: Step, read: Value) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """Return the variables of a layer, as Keras' own one would store them, and whether they are trained."""
+    a, width, rank = step.attrs, read.channels, len(read.shape) - 2
+    if step.op in ("batch_norm", "layer_norm"):
+        names = {"gamma": True, "beta": True} | ({"moving_mean": False, "moving_variance": False} if step.op == "batch_norm" else {})
+        return {name: ((width,), trained) for name, trained in names.items()}
+    kernel = {
+        "linear": lambda: (width, a["out"]),
+        "transposed": lambda: (*(2,) * rank, a["out"], width),
+        "conv": lambda: (*(a["kernel"],) * rank, *((width, a["out"] // width) if _depthwise(step, read) else (width, a["out"]))),
+    }[step.op]()
+    return {"kernel": (kernel, True)} | ({"bias": ((a["out"],), True)} if a.get("bias", True) else {})
+
+
+def _function(step: Step, held: dict, x):
+    if step.op == "batch_norm":
+        return ops.batch_normalization(x, held["moving_mean"], held["moving_variance"], -1, held["beta"], held["gamma"], 1e-5)
+    if step.op == "layer_norm":
+        return ops.layer_normalization(x, held["gamma"], held["beta"], -1, 1e-5)
+    if step.op == "linear":
+        y = ops.matmul(x, held["kernel"])
+    elif step.op == "transposed":
+        y = ops.conv_transpose(x, held["kernel"], 2)
+    else:
+        convolve = ops.conv if step.attrs["groups"] == 1 else ops.depthwise_conv
+        y = convolve(x, held["kernel"], padding="same" if step.attrs["padded"] else "valid")
+    return y + held["bias"] if "bias" in held else y
+
+
 def _recurrent(a: dict, name: str) -> layers.Layer:
     kind = {"LSTM": layers.LSTM, "GRU": layers.GRU, "RNN": layers.SimpleRNN}[a["cell"]]
     options = {"reset_after": a["units"] % 2 == 0} if a["cell"] == "GRU" else {}
@@ -92,6 +173,8 @@ def _made(step: Step, read: Value) -> layers.Layer:
         "scaled": lambda: Scaled(name=name),
         "recurrent": lambda: _recurrent(a, name),
         "embedding": lambda: layers.Embedding(a["rows"], a["width"], name=name),
+        "attention": lambda: _attention(a, name),
+        "encoder": lambda: Encoder(read.channels, a, name=name),
         "placed": lambda: Placed(name=name),
         "relative": lambda: Relative(name=name),
     }
@@ -183,6 +266,8 @@ def _run(program: Program, made: dict[str, layers.Layer], x):
         given = [values[number] for number in step.inputs]
         if step.op == "tied":
             result = ops.matmul(given[0], ops.transpose(made[step.attrs["table"]].embeddings))
+        elif step.op == "attention":
+            result = made[step.layer](*given, use_causal_mask=step.attrs["causal"])
         else:
             result = made[step.layer](*given) if step.layer else OPS[step.op](step, kinds[step.inputs[0]], *given)
         values.extend(result if isinstance(result, (tuple, list)) else [result])
@@ -196,10 +281,30 @@ class Network(keras.Model):
         super().__init__()
         self.program = program
         for name, (step, read) in program.layers().items():
-            setattr(self, name, _made(step, read))
+            if name in _loose(program):
+                for key, (shape, trained) in _shapes(step, read).items():
+                    setattr(self, f"{name}_{key}", self.add_weight(shape=shape, name=f"{name}_{key}", trainable=trained))
+            else:
+                setattr(self, name, _layer(program, step, read))
 
     def call(self, x):
-        return _run(self.program, {name: getattr(self, name) for name in self.program.layers()}, x)
+        return _run(self.program, {name: self._of(name, *first) for name, first in self.program.layers().items()}, x)
+
+    def _of(self, name, step, read):
+        """Return the layer of a name, or what calls a function with the variables that the model itself holds under that name."""
+        if name not in _loose(self.program):
+            return getattr(self, name)
+        return partial(_function, step, {key: getattr(self, f"{name}_{key}") for key in _shapes(step, read)})
+
+
+def _layer(program: Program, step: Step, read: Value) -> layers.Layer:
+    held = step.layer in (*program.held, *program.loose) and holdable(step, read)
+    return Held(step, read, name=step.layer) if held else _made(step, read)
+
+
+def _loose(program: Program) -> set[str]:
+    """Return the layers whose variables the model itself holds."""
+    return {name for name, first in program.layers().items() if name in program.loose and holdable(*first)}
 
 
 def build(program: Program) -> tuple[keras.Model, np.ndarray]:
@@ -212,8 +317,13 @@ def build(program: Program) -> tuple[keras.Model, np.ndarray]:
         model = Network(program)
         model(x)
         made = model.layers
+        for name in _loose(program):
+            for key in _shapes(*program.layers()[name]):
+                variable = getattr(model, f"{name}_{key}")
+                variable.assign(numbers(f"{name}.{NATIVE.get(key, key)}", tuple(variable.shape), program.seed))
+                variable.trainable = variable.trainable and name not in program.frozen
     else:
-        named = {name: _made(step, read) for name, (step, read) in program.layers().items()}
+        named = {name: _layer(program, step, read) for name, (step, read) in program.layers().items()}
         given = keras.Input(x.shape[1:], dtype=x.dtype.name)
         model, made = keras.Model(given, _run(program, named, given)), list(named.values())
     for layer in made:
@@ -233,7 +343,7 @@ def _native(layer: layers.Layer, variable, seed: int) -> np.ndarray:
     shape = tuple(variable.shape)
     if variable.name in ("matrix", "vector", "table"):
         return numbers(layer.name, shape, seed)
-    if isinstance(layer, (layers.RNN, layers.Bidirectional)):
+    if isinstance(layer, (layers.RNN, layers.Bidirectional, layers.MultiHeadAttention, layers.GroupQueryAttention, Encoder)):
         return numbers(variable.path, shape, seed)
     if isinstance(layer, layers.Embedding):
         return numbers(f"{layer.name}.weight", shape, seed)
@@ -241,9 +351,10 @@ def _native(layer: layers.Layer, variable, seed: int) -> np.ndarray:
     if len(shape) == 1:
         return numbers(path, shape, seed)
     *kernel, second, last = shape
-    if isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D)):
+    like = layer.step.op if isinstance(layer, Held) else ""
+    if isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D)) or (like and _depthwise(layer.step, layer.read)):
         canonical = numbers(path, (second * last, 1, *kernel), seed)
         return np.moveaxis(canonical.reshape(second, last, *kernel), (0, 1), (-2, -1))
-    if isinstance(layer, (layers.Conv2DTranspose, layers.Conv3DTranspose)):
+    if isinstance(layer, (layers.Conv2DTranspose, layers.Conv3DTranspose)) or like == "transposed":
         return np.moveaxis(numbers(path, (second, last, *kernel), seed), (0, 1), (-2, -1))
     return np.moveaxis(numbers(path, (last, second, *kernel), seed), (0, 1), (-1, -2))

@@ -28,8 +28,11 @@ def numbers(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return (draw.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[1:])))).astype("float32")
 
 
-def masks_of(program: Program, model, example_inputs) -> dict:
-    """Return masks for a model of the program: of a pruner that knows the groups, of random rows, or of rows, columns and weights."""
+def masks_of(program: Program, model, example_inputs, last: bool = False) -> dict:
+    """Return masks for a model of the program: of a pruner that knows the groups, of random rows, or of rows, columns and weights.
+
+    `last`: weights that code of the user's holds have their outputs on the last axis, not on the first.
+    """
     if program.masking == "joint":
         return L1NormPruner(model, HALF, example_inputs=example_inputs).propose()
     masks = {}
@@ -37,11 +40,13 @@ def masks_of(program: Program, model, example_inputs) -> dict:
         draw = np.random.default_rng([crc32(layer.name.encode()), program.seed])
         if layer.prunable and draw.random() < 0.8:
             masks[layer.name] = _random(program.masking, dict(layer.parameters), draw)
+        elif layer.name in program.held and layer.name.startswith(("fc", "conv")) and draw.random() < 0.8:
+            masks[layer.name] = _random(program.masking, dict(layer.parameters), draw, last)
     return masks
 
 
-def _random(masking: str, shapes: dict, draw: np.random.Generator) -> dict:
-    weight = np.ones(shapes["weight"], bool)
+def _random(masking: str, shapes: dict, draw: np.random.Generator, last: bool = False) -> dict:
+    weight = np.ones(shapes["weight"], bool).swapaxes(0, -1 if last else 0)
     rows = draw.random(weight.shape[0]) < 0.5
     weight[rows] = False
     if masking == "mixed":
@@ -49,4 +54,4 @@ def _random(masking: str, shapes: dict, draw: np.random.Generator) -> dict:
         weight &= draw.random(weight.shape) >= draw.choice([0.0, 0.2])
     # A recurrent layer may hold two biases as one.
     bias = {"bias": ~rows} if shapes.get("bias") == rows.shape and draw.random() < 0.5 else {}
-    return {"weight": weight} | bias
+    return {"weight": weight.swapaxes(0, -1 if last else 0)} | bias

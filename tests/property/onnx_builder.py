@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from tests.property.masking import inputs, numbers
-from tests.property.programs import Program, Step, Value, distances
+from tests.property.programs import BATCH, Program, Step, Value, distances
 
 ACTS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "Gelu"}
 PAIRS = {"add": "Add", "sub": "Sub", "mul": "Mul", "max": "Max"}
@@ -140,6 +140,106 @@ def _recurrent(b: Builder, step: Step, read: Value, x: str) -> str:
     return b.node("Reshape", b.node("Transpose", made, perm=[2, 0, 1, 3]), b.whole(0, length, directions * a["units"]))
 
 
+def _linear(b: Builder, layer: str, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
+    """A product with a stored weight (out, in), and a bias or none."""
+    product = b.node("MatMul", x, b.parameter(f"{layer}.weight", weight.shape, lambda _: weight.T))
+    return product if bias is None else b.node("Add", product, b.parameter(f"{layer}.bias", bias.shape, lambda _: bias))
+
+
+def _projections(b: Builder, layer: str, a: dict, width: int, source: int) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """Return the weight and bias of an attention's four projections, out of those that torch's layer has."""
+
+    def drawn(name: str, *shape: int) -> np.ndarray:
+        return numbers(f"{layer}.{name}", shape, b.program.seed)
+
+    inner, keys = a["heads"] * a["size"], a["heads"] // a["shared"] * a["size"]
+    if a["shared"] > 1:
+        shapes = {"q": (inner, width), "k": (keys, source), "v": (keys, source), "out_proj": (width, inner)}
+        return {
+            key: (drawn(f"{key}.weight", *shape), drawn(f"{key}.bias", shape[0]) if a["bias"] else None) for key, shape in shapes.items()
+        }
+    if source == width:
+        weights = np.split(drawn("in_proj_weight", 3 * inner, width), 3)
+    else:
+        weights = [drawn(f"{key}_proj_weight", inner, size) for key, size in (("q", width), ("k", source), ("v", source))]
+    biases = np.split(drawn("in_proj_bias", 3 * inner), 3) if a["bias"] else [None] * 3
+    out = drawn("out_proj.weight", width, inner), drawn("out_proj.bias", width) if a["bias"] else None
+    return {**dict(zip("qkv", zip(weights, biases, strict=True), strict=True)), "out_proj": out}
+
+
+def _attended(b: Builder, layer: str, a: dict, x: str, read: Value, source: str, other: Value) -> str:
+    """Attention as exporters write it: heads on an axis of their own, or beside the batch where time comes first."""
+    projections = _projections(b, layer, a, read.channels, other.channels)
+    if not a["first"] and a["shared"] == 1:
+        x, source = b.node("Transpose", x, perm=[1, 0, 2]), b.node("Transpose", source, perm=[1, 0, 2])
+    values = {key: _linear(b, f"{layer}.{key}", given, *projections[key]) for key, given in (("q", x), ("k", source), ("v", source))}
+    q, k, v = (_split(b, a, value, a["heads"] // (1 if key == "q" else a["shared"])) for key, value in values.items())
+    if a["shared"] > 1:
+        k, v = (_repeated(b, a, value, other.shape[1]) for value in (k, v))
+    rank = 4 if a["first"] or a["shared"] > 1 else 3
+    turned = b.node("Transpose", k, perm=[*range(rank - 2), rank - 1, rank - 2])
+    scores = b.node("MatMul", b.node("Mul", q, b.number(a["size"] ** -0.5)), turned)
+    if a["causal"]:
+        mask = np.triu(np.full((read.shape[1], other.shape[1]), -1e30), 1)
+        scores = b.node("Add", scores, b.number(mask))
+    mixed = b.node("MatMul", b.node("Softmax", scores, axis=-1), v)
+    return _put_together(b, layer, a, mixed, read, projections["out_proj"])
+
+
+def _split(b: Builder, a: dict, x: str, heads: int) -> str:
+    """Bring (N, T, heads * size) to (N, heads, T, size), or (T, N, heads * size) to (N * heads, T, size)."""
+    if a["first"] or a["shared"] > 1:
+        return b.node("Transpose", b.node("Reshape", x, b.whole(0, 0, heads, a["size"])), perm=[0, 2, 1, 3])
+    return b.node("Transpose", b.node("Reshape", x, b.whole(0, heads * BATCH, a["size"])), perm=[1, 0, 2])
+
+
+def _put_together(b: Builder, layer: str, a: dict, mixed: str, read: Value, projection: Any) -> str:
+    inner = a["heads"] * a["size"]
+    if a["first"] or a["shared"] > 1:
+        joined = b.node("Reshape", b.node("Transpose", mixed, perm=[0, 2, 1, 3]), b.whole(0, 0, inner))
+        return _linear(b, f"{layer}.out_proj", joined, *projection)
+    joined = b.node("Reshape", b.node("Transpose", mixed, perm=[1, 0, 2]), b.whole(read.shape[1], BATCH, inner))
+    return b.node("Transpose", _linear(b, f"{layer}.out_proj", joined, *projection), perm=[1, 0, 2])
+
+
+def _repeated(b: Builder, a: dict, x: str, length: int) -> str:
+    """Let each head of keys or values stand for as many as share it: (N, few, T, size) to (N, heads, T, size)."""
+    few = a["heads"] // a["shared"]
+    wide = b.node("Expand", b.node("Unsqueeze", x, b.whole(2)), b.whole(1, 1, a["shared"], 1, 1))
+    return b.node("Reshape", wide, b.whole(0, few * a["shared"], length, a["size"]))
+
+
+def _attention(b: Builder, step: Step, read: Value, x: str, source: str) -> str:
+    return _attended(b, step.layer, step.attrs, x, read, source, b.values[step.inputs[1]])
+
+
+def _encoder(b: Builder, step: Step, read: Value, x: str) -> str:
+    a, layer, width = step.attrs, step.layer, read.channels
+    attrs = {**a, "size": width // a["heads"], "shared": 1, "causal": False}
+
+    def normed(name: str, value: str) -> str:
+        weights = [b.parameter(f"{layer}.{name}.{key}", (width,)) for key in ("weight", "bias")[: 1 + a["bias"]]]
+        return b.node("LayerNormalization", value, *weights)
+
+    def linear(name: str, value: str, out: int, given: int) -> str:
+        weight, bias = (
+            numbers(f"{layer}.{name}.{key}", shape, b.program.seed) for key, shape in (("weight", (out, given)), ("bias", (out,)))
+        )
+        return _linear(b, f"{layer}.{name}", value, weight, bias if a["bias"] else None)
+
+    def attend(value: str) -> str:
+        return _attended(b, f"{layer}.self_attn", attrs, value, read, value, read)
+
+    def feed(value: str) -> str:
+        return linear("linear2", b.node(ACTS[a["function"]], linear("linear1", value, a["inner"], width)), width, a["inner"])
+
+    if a["early"]:
+        x = b.node("Add", x, attend(normed("norm1", x)))
+        return b.node("Add", x, feed(normed("norm2", x)))
+    x = normed("norm1", b.node("Add", x, attend(x)))
+    return normed("norm2", b.node("Add", x, feed(x)))
+
+
 def _embedding(b: Builder, step: Step, read: Value, x: str) -> str:
     return b.node("Gather", b.parameter(f"{step.layer}.weight", (step.attrs["rows"], step.attrs["width"])), x)
 
@@ -221,6 +321,8 @@ OPS = {
     "act": _act,
     "recurrent": _recurrent,
     "embedding": _embedding,
+    "attention": _attention,
+    "encoder": _encoder,
     "tied": _tied,
     "placed": lambda b, step, read, x: b.node("Add", x, b.parameter(step.layer, read.shape[1:])),
     "relative": _relative,

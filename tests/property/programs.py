@@ -49,8 +49,9 @@ class Step:
 class Program:
     """A network: the input's value is number 0, each step gives one more (`chunk` several); the last one is the output.
 
-    `masking` says how its layers are masked (see masking.py), `seed` with which random numbers; `frozen` layers are not to be trained,
-    which a file knows nothing of.
+    `masking` says how its layers are masked (see masking.py), `seed` with which random numbers; `frozen` layers are not to be trained.
+    Of `held` layers code of the user's holds the parameters and calls a function, of `loose` ones the network itself does. A file knows
+    nothing of all that.
     """
 
     given: Value
@@ -58,6 +59,8 @@ class Program:
     masking: str = "joint"
     seed: int = 0
     frozen: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    loose: tuple[str, ...] = ()
 
     @property
     def values(self) -> list[Value]:
@@ -82,6 +85,10 @@ class Program:
             if step.layer:
                 found.setdefault(step.layer, (step, values[step.inputs[0]]))
         return found
+
+    def modules(self) -> set[str]:
+        """Return the layers that are one in every framework: not what the network itself, or nothing but a step, holds."""
+        return {name for name, (step, _) in self.layers().items() if step.op not in LOOSE and name not in self.loose}
 
 
 @dataclass
@@ -148,6 +155,18 @@ class Writer:
     def relative(self, x: int) -> int:
         """Scores (N, heads, T, T) plus rows of a table (2 T - 1, heads), chosen by how far query and key lie apart."""
         return self.add("relative", [x], self.values[x], layer=self.fresh("apart"))
+
+    def attention(self, x: int, source: int, heads: int, size: int, **attrs: Any) -> int:
+        """Tokens that attend to others, or to themselves: an attention with its projections as one layer, which keeps the width.
+
+        `shared` query heads read one head of the keys and values.
+        """
+        attrs = {"heads": heads, "size": size, "source": self.values[source].channels, **attrs}
+        return self.add("attention", [x, source], self.values[x], layer=self.fresh("attn"), **attrs)
+
+    def encoder(self, x: int, heads: int, inner: int, **attrs: Any) -> int:
+        """A transformer's encoder layer, which norms before attention and feed-forward part (`early`) or after."""
+        return self.add("encoder", [x], self.values[x], layer=self.fresh("block"), heads=heads, inner=inner, **attrs)
 
     def again(self, x: int, layer: str) -> int:
         """Call a layer at a second place."""
@@ -252,8 +271,8 @@ class Writer:
     def shuffle(self, x: int, groups: int) -> int:
         return self.add("shuffle", [x], self.values[x], groups=groups)
 
-    def program(self, masking: str, seed: int, frozen: Sequence[str] = ()) -> Program:
-        return Program(self.given, tuple(self.steps), masking, seed, tuple(frozen))
+    def program(self, masking: str, seed: int, frozen: Sequence[str] = (), held: Sequence[str] = (), loose: Sequence[str] = ()) -> Program:
+        return Program(self.given, tuple(self.steps), masking, seed, tuple(frozen), tuple(held), tuple(loose))
 
 
 INPUTS = (
@@ -266,6 +285,10 @@ INPUTS = (
 )
 ROWS = 7
 MASKINGS = ("joint", "rows", "mixed")
+#: Steps on parameters that no module holds.
+LOOSE = ("bare", "scaled", "placed", "relative")
+#: Layers that are one function of their parameters.
+FUNCTIONS = ("conv", "transposed", "linear", "batch_norm", "group_norm", "layer_norm")
 
 
 @st.composite
@@ -282,7 +305,10 @@ def programs(draw: Draw) -> Program:
         last = draw(st.sampled_from(fitting))(draw, writer, x)
     _finish(draw, writer, last)
     frozen = draw(st.lists(st.sampled_from(sorted(writer.layers)), max_size=3, unique=True))
-    return writer.program(draw(st.sampled_from(MASKINGS)), draw(st.integers(0, 999)), frozen)
+    functions = [name for name, (step, _) in writer.layers.items() if step.op in FUNCTIONS]
+    bare = draw(st.lists(st.sampled_from(functions), max_size=3, unique=True))
+    own = draw(st.integers(0, len(bare)))
+    return writer.program(draw(st.sampled_from(MASKINGS)), draw(st.integers(0, 999)), frozen, bare[:own], bare[own:])
 
 
 def distances(length: int) -> list[list[int]]:
