@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tests.property.programs import Program, Step, Value
@@ -65,4 +66,48 @@ PIXELS = Program(
         Step("flatten", (3,), (Value("plain", (2, 64)),), {"order": "NCHW", "first": True}),
         Step("linear", (4,), (Value("plain", (2, 3)),), {"out": 3, "bias": True}, "fc1"),
     ),
+)
+
+#: A constant in front of a product without a bias whose weight the network itself holds: a bias was looked for in a layer that is none.
+LOOSE = replace(
+    chain(
+        (2, 5),
+        ("linear", (2, 6), {"out": 6, "bias": True}, "fc0"),
+        ("act", (2, 6), {"function": "sigmoid"}, ""),
+        ("linear", (2, 4), {"out": 4, "bias": False}, "fc1"),
+        ("linear", (2, 3), {"out": 3, "bias": True}, "fc2"),
+    ),
+    masking="rows",
+    seed=3,
+    loose=("fc1",),
+)
+
+#: torch averages an attention's weights over its heads, for a result that nobody reads: that mean kept all of them.
+AVERAGED = Program(
+    Value("plain", (2, 3, 6)),
+    (
+        Step("linear", (0,), (Value("plain", (2, 3, 8)),), {"out": 8, "bias": True}, "fc0"),
+        Step(
+            "attention",
+            (1, 1),
+            (Value("plain", (2, 3, 8)),),
+            {"heads": 2, "size": 4, "source": 8, "shared": 1, "bias": True, "causal": False, "first": True, "weights": True},
+            "attn1",
+        ),
+        Step("reduce", (2,), (Value("plain", (2, 8)),), {"axes": (1,), "keep": False, "function": "mean"}),
+        Step("linear", (3,), (Value("plain", (2, 3)),), {"out": 3, "bias": True}, "fc2"),
+    ),
+)
+
+#: A layer of the user's that nothing of the model reads, behind one that is copied: Keras could not copy what is not the model's.
+OUTSIDE = Program(
+    Value("plain", (2, 5)),
+    (
+        Step("linear", (0,), (Value("plain", (2, 8)),), {"out": 8, "bias": True}, "fc0"),
+        Step("scaled", (1,), (Value("plain", (2, 8)),), {"first": False}, "scale1"),
+        Step("linear", (1,), (Value("plain", (2, 3)),), {"out": 3, "bias": True}, "fc2"),
+    ),
+    masking="rows",
+    seed=124,
+    held=("fc0",),
 )

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 
 import nnc
 from nnc.registry import adapter_for
-from tests.property.found import CONSTANT, MAXIMUM, PIXELS, REPEATED, UNUSED
+from tests.property.found import AVERAGED, CONSTANT, LOOSE, MAXIMUM, OUTSIDE, PIXELS, REPEATED, UNUSED
 from tests.property.masking import masks_of
 from tests.property.programs import Program, Value, Writer, programs
 
@@ -71,6 +71,8 @@ def groups_volumes(program: Program) -> bool:
 
 @tried(60)
 @given(programs())
+@example(LOOSE)
+@example(AVERAGED)
 def test_small_torch_modules_compute_what_the_masked_ones_do(program):
     pytest.importorskip("torch")
     assert moved("torch", program)[0] <= 1e-5
@@ -86,6 +88,7 @@ def test_small_onnx_models_compute_what_the_masked_ones_do(program):
 
 @tried(6)
 @given(programs())
+@example(OUTSIDE)
 def test_small_keras_models_compute_what_the_masked_ones_do(program):
     pytest.importorskip("keras")
     assume(not groups_volumes(program))
@@ -114,6 +117,7 @@ def _module(layer: str) -> str:
 @example(CONSTANT)
 @example(REPEATED)
 @example(PIXELS)
+@example(AVERAGED)
 def test_a_torch_module_and_an_onnx_file_of_one_network_have_the_same_groups(program):
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
