@@ -208,7 +208,8 @@ class Adapter(Protocol):
     def rewrite(self, reshape: Reshape) -> tuple[Size, ...]:
         """Give this (small) model's layer a forward in which the call that `reshape` describes has the new sizes.
 
-        Where attributes of the layer give the sizes, set those instead, and return them.
+        Where attributes of the layer give the sizes, set those instead, and return them; unless `reshape.rewrite` says that the call
+        itself is to change.
 
         Raises `SpeedupError` that names the line where the call cannot be rewritten, with what to write there instead.
         """

@@ -1,6 +1,7 @@
 """Give the user's own `forward` or `call` another size where it hard-codes one.
 
     x = x.view(-1, 4 * 4 * 50)        after conv2 went from 50 to 25 channels        x = x.view(-1, 400)
+    x = x.view(shape)                 after half of the last axis left               x = x.view((shape[0], shape[1], 12))
     y = x[:, 12:]                     after six of the first twelve channels left    y = x[:, 6:]
     y = x[:, [0, 2, 3]]               after the second and the third left            y = x[:, [0, 1]]
 
@@ -15,6 +16,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nnc import cuts, lookups
@@ -50,6 +52,8 @@ def held_sizes(function: Callable[..., Any], reshape: Reshape, owner: Any) -> di
     if reshape.cut:
         return cuts.held(_bounds(tree, reshape, original, owner), reshape, owner)
     sizes = _sizes_at_the_call(tree, reshape, original, owner)
+    if isinstance(sizes, _Whole):
+        return {}
     changed = [(size, new) for size, old, new in zip(sizes, reshape.old, reshape.new, strict=True) if old != new and size is not None]
     names = [attribute(size, owner) for size, _ in changed]
     return {name: new for name, (_, new) in zip(names, changed, strict=True) if name} if all(names) else {}
@@ -57,8 +61,25 @@ def held_sizes(function: Callable[..., Any], reshape: Reshape, owner: Any) -> di
 
 #: Gathers places along an axis: `take(x, [0, 1, 3], axis)`.
 Take = Callable[[Any, list[int], int], Any]
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """One expression that gives all sizes, as in `x.view(shape)` and `x.view(*shape)`."""
+
+    expression: ast.expr
+
+    def changed(self, reshape: Reshape) -> ast.Tuple:
+        """Return the new sizes one by one: those that stay are still taken from the expression."""
+        sizes: list[ast.expr] = [
+            ast.Subscript(self.expression, ast.Constant(place), ast.Load()) if old == new else ast.Constant(new)
+            for place, (old, new) in enumerate(zip(reshape.old, reshape.new, strict=True))
+        ]
+        return ast.Tuple(sizes, ast.Load())
+
+
 #: The expressions that give the sizes of a reshape or a split, None where the code gives none.
-Sizes = Sequence[ast.expr | None]
+Sizes = Sequence[ast.expr | None] | _Whole
 
 #: On a resized function: the user's own, and what was changed. Its source is the user's, so a further change starts from there.
 _MARK = "_nnc_resized"
@@ -75,6 +96,9 @@ def _replayed(original: Callable[..., Any], changes: Sequence[Reshape], owner: A
             lookups.relist(tree, _list(tree, each, original, owner), each.new, owner)
             continue
         sizes = _sizes_at_the_call(tree, each, original, owner)
+        if isinstance(sizes, _Whole):
+            swap(tree, sizes.expression, ast.copy_location(sizes.changed(each), sizes.expression))
+            continue
         for expression, old, new in zip(sizes, each.old, each.new, strict=True):
             if old != new and expression is not None:
                 swap(tree, expression, ast.copy_location(ast.Constant(new), expression))
@@ -120,6 +144,8 @@ def _fit(call: ast.Call, sizes: Sizes, reshape: Reshape, owner: Any) -> tuple[bo
     Off the line, as in a fresh process whose file has moved on, all that change must be known.
     """
     on_line = call.lineno <= reshape.line <= (call.end_lineno or call.lineno)
+    if isinstance(sizes, _Whole):
+        return (True, True, 0) if on_line else None
     values = [number(size, owner) if size is not None else None for size in sizes]
     if any(value not in (None, old) for value, old in zip(values, reshape.old, strict=True)):
         return None
@@ -131,6 +157,7 @@ def _fit(call: ast.Call, sizes: Sizes, reshape: Reshape, owner: Any) -> tuple[bo
 
 #: What users call to regroup or to split, in either framework.
 _RESIZING = {"reshape", "Reshape", "view", "unflatten", "split", "expand", "repeat"}
+_RESHAPING = {"reshape", "view"}
 
 
 def _called(call: ast.Call) -> str:
@@ -152,6 +179,10 @@ def _windows(call: ast.Call, count: int) -> Iterator[Sizes]:
             window = row[start : start + count]
             if not any(isinstance(size, (ast.Starred, ast.Tuple, ast.List)) for size in window):
                 yield window
+    if given and count > 1 and _called(call) in _RESHAPING:
+        last = given[-1].value if isinstance(given[-1], ast.Starred) else given[-1]
+        if not isinstance(last, (ast.Constant, ast.Tuple, ast.List)) and len(given) <= 2:
+            yield _Whole(last)
 
 
 def _unflattened(axis: ast.expr, sizes: ast.expr, count: int) -> Iterator[Sizes]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from nnc.adapter import Adapter, Masks, Trace
 from nnc.errors import ConfigError, NothingRemoved, SpeedupError, TraceError
-from nnc.graph.held import levels
+from nnc.graph.held import Numbers, levels
 from nnc.graph.ir import Array, Graph, Node
 from nnc.graph.plan import Plan, Reshape, Size
 from nnc.graph.propagate import Propagation, propagate
@@ -72,19 +72,19 @@ class ModelSpeedup:
         """Return the small model and what made it.
 
         Where the small model fails, numbers that layers hold and that may be sizes change with it; where these turn out to be none (a
-        channel count that the code also divides by), they stay; where a size cannot change, what hangs on it stays.
+        channel count that the code also divides by), they stay, and in the end so do those that give the sizes of a reshape, whose code
+        is rewritten instead; where a size cannot change, what hangs on it stays.
         """
-        clear, likely, none = levels(trace.graph.numbers)
-        levels_left = [clear, *([likely, clear] if likely != clear else []), *([none] if clear else [])]
+        ways = _ways(*levels(trace.graph.numbers))
         while True:
-            trace.graph.numbers = levels_left.pop(0)
+            trace.graph.numbers, self._literally, may_keep = ways.pop(0)
             try:
-                return self._until_it_fits(trace, may_keep=likely not in levels_left)
+                return self._until_it_fits(trace, may_keep)
             except (_FixedSize, SpeedupError) as error:
-                if not levels_left:
-                    raise SpeedupError(str(error)) from error
                 if isinstance(error, _Differs):
-                    levels_left = [none]
+                    ways = [way for way in ways if not way[0]]
+                if not ways:
+                    raise SpeedupError(str(error)) from error
 
     def _until_it_fits(self, trace: Trace, may_keep: bool) -> tuple[Any, Propagation]:
         """Attempt; each time that code fixes a size, keep what hangs on it and attempt again, if that is wanted."""
@@ -93,9 +93,10 @@ class ModelSpeedup:
             try:
                 return self._attempted(trace, fixed)
             except _FixedSize as stuck:
-                if stuck.node in fixed or not may_keep:
+                more = _more_to_fix(trace.graph, stuck.node, fixed)
+                if not more or not may_keep:
                     raise
-                fixed[stuck.node] = str(stuck)
+                fixed.update(dict.fromkeys(more, str(stuck)))
 
     def _attempted(self, trace: Trace, fixed: Mapping[int, str]) -> tuple[Any, Propagation]:
         with self._timed("plan"):
@@ -106,7 +107,7 @@ class ModelSpeedup:
             small = self._adapter.shrink(found.plan, self.masks, found.folds)
         with self._timed("check"):
             try:
-                self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found)
+                self.plan, outputs = _settle(type(self._adapter)(small), self._inputs, trace.graph, found, self._literally)
                 self.difference = _compare(trace.outputs, outputs, np.inf if self.plan.inexact else allowed)
             except _Differs:
                 self._refuted |= _held(found.plan, trace.graph)
@@ -139,6 +140,24 @@ class ModelSpeedup:
         return report(self._adapter.model, self.model, self._inputs, plan=self.plan, difference=self.difference)
 
 
+def _ways(clear: Numbers, likely: Numbers, none: Numbers) -> list[tuple[Numbers, bool, bool]]:
+    """Return in which order to try: which numbers that layers hold follow, whether code is rewritten even where they give a size, and
+    whether what cannot change may stay. That comes last: nothing is kept that some way removes.
+    """
+    held = [(clear, False), *([(likely, False)] if likely != clear else []), *([(none, False)] if clear else []), (none, True)]
+    return [(*way, False) for way in held] + [(*way, True) for way in held if way != (likely, False) or likely == clear]
+
+
+def _more_to_fix(graph: Graph, stuck: int, fixed: Mapping[int, str]) -> set[int]:
+    """Return the nodes of which no size may change any more; none where that has been tried.
+
+    A node at which a small model differs may only show what another size did, as the kernel that torch chooses where values are as wide
+    as keys. Then all of its layer stays.
+    """
+    around = {number for number, node in enumerate(graph.nodes) if node.layer == graph.nodes[stuck].layer}
+    return next((nodes for nodes in ({stuck}, around) if not nodes <= fixed.keys()), set())
+
+
 class _Differs(SpeedupError):
     """The small model runs, and computes something else."""
 
@@ -158,15 +177,18 @@ def _propagated(graph: Graph, masks: Masks, fixed: Mapping[int, str], allow_inex
         raise SpeedupError(f"the model's graph could not be read: {error}. This is a mistake in nnc; please report it.") from error
 
 
-def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation) -> tuple[Plan, tuple[Array, ...]]:
-    """Trace the small model until every shape is the plan's; change one size that its code fixes each time it is not."""
+def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation, literally: bool) -> tuple[Plan, tuple[Array, ...]]:
+    """Trace the small model until every shape is the plan's; change one size that its code fixes each time it is not.
+
+    `literally` changes the code even where an attribute gives the size.
+    """
     plan, waiting = found.plan, dict(enumerate(found.plan.reshapes))
     while True:
         trace, error = _attempt(adapter, inputs)
         wrong = _first_wrong(graph, trace.graph, found, error)
         if wrong is None and error is None:
-            if _held(plan, graph):
-                _check_numbers(graph, trace.graph)
+            if _held(plan, graph) or not plan.inexact:
+                _check_numbers(graph, trace.graph, found, may_be_held=bool(plan.sizes) and not literally)
             plan = replace(plan, notes=(*plan.notes, *adapter.notes()))
             adapter.remember((*adapter.plans()[:-1], plan))
             return plan, trace.outputs
@@ -174,7 +196,7 @@ def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation) -> 
         if place is None:
             raise _unsettled(graph, wrong, error)
         try:
-            plan = _rewritten(plan, place, adapter.rewrite(waiting.pop(place)))
+            plan = _rewritten(plan, place, adapter.rewrite(replace(waiting.pop(place), rewrite=literally)))
         except SpeedupError as stuck:
             raise _FixedSize(next(node for node, number in found.resized.items() if number == place), str(stuck)) from stuck
 
@@ -235,12 +257,30 @@ def _held(plan: Plan, graph: Graph) -> set[tuple[str, str]]:
     return {(size.layer, size.attribute) for size in plan.sizes if size.attribute in graph.numbers.get(size.layer, {})}
 
 
-def _check_numbers(graph: Graph, small: Graph) -> None:
-    """Raise `_Differs` where the small model's code computes with another number, as `x / self.width`: it was no size alone."""
-    for before, after in zip(graph.nodes, small.nodes, strict=True):
-        numbers = zip(_numbers(before), _numbers(after), strict=False)
-        if any(abs(a - b) > 1e-5 * abs(a) for a, b in numbers):
-            raise _Differs(f"{before.place} computes with a number that changed with a size")
+def _check_numbers(graph: Graph, small: Graph, found: Propagation, may_be_held: bool) -> None:
+    """Raise where the small model's code computes with another number, as `x / self.width` or `x / sqrt(x.shape[-1])`.
+
+    `_Differs` where an attribute that changed may have given it, else `_FixedSize`.
+    """
+    for number, (before, after) in enumerate(zip(graph.nodes, small.nodes, strict=True)):
+        for a, b in zip(_numbers(before), _numbers(after), strict=False):
+            if abs(a - b) > 1e-5 * abs(a):
+                if may_be_held:
+                    raise _Differs(f"{before.place} computes with a number that changed with a size")
+                reason = f"{before.place} computes with {a:.4g}, which follows from the size"
+                raise _FixedSize(_giver(graph, found, number, a), reason)
+
+
+def _giver(graph: Graph, found: Propagation, number: int, value: float) -> int:
+    """Return the node, of the same layer, whose changed size may have given a value that another node computes with; else that node."""
+    for other, (node, wanted) in enumerate(zip(graph.nodes, found.shapes, strict=True)):
+        if node.layer == graph.nodes[number].layer:
+            changed = {
+                old for t, shape in zip(node.outputs, wanted, strict=True) for old, new in zip(t.shape, shape, strict=True) if old != new
+            }
+            if any(np.isclose(value, old**power) for old in changed for power in (1.0, -1.0, 0.5, -0.5)):
+                return other
+    return number
 
 
 def _numbers(node: Node) -> Iterator[float]:

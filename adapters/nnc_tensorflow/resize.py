@@ -47,7 +47,7 @@ def rewrite_call(layers: Mapping[str, keras.Layer], reshape: Reshape) -> tuple[S
             f"to change. {reshape.remedy}"
         )
     reshape = _as_written(method.__func__, reshape, layer)
-    held = held_sizes(method.__func__, reshape, layer)
+    held = {} if reshape.rewrite else held_sizes(method.__func__, reshape, layer)
     sizes = tuple(Size(reshape.layer, attribute, getattr(layer, attribute), new) for attribute, new in held.items())
     if held:
         layer.__dict__.update(held)

@@ -19,7 +19,8 @@ _RESHAPES = {"view", "reshape", torch.reshape}
 def rewrite(model: nn.Module, reshape: Reshape) -> tuple[Size, ...]:
     """Give a layer of the model a method in which the call that `reshape` describes has the new sizes.
 
-    Where attributes of the layer give them, set those instead, and return them.
+    Where attributes of the layer give them, set those instead, and return them, unless the call itself shall be rewritten
+    (`reshape.rewrite`).
 
     Raises SpeedupError, with what to write there instead, where that cannot be done.
     """
@@ -31,7 +32,7 @@ def rewrite(model: nn.Module, reshape: Reshape) -> tuple[Size, ...]:
         fault = f"{reshape.fault}: " if reshape.cut or reshape.looked_up else ""
         raise SpeedupError(f"{_place(reshape)}: {fault}{reshape.function} is no method of {type(module).__name__}; {_advice(reshape)}")
     if source_is_available(method.__func__):
-        held = held_sizes(method.__func__, reshape, module)
+        held = {} if reshape.rewrite else held_sizes(method.__func__, reshape, module)
         if held:
             sizes = tuple(Size(reshape.layer, attribute, getattr(module, attribute), new) for attribute, new in held.items())
             vars(module).update(held)

@@ -59,7 +59,7 @@ def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, hollow: Hollo
     args, kwargs = arguments(model, example_inputs)
     graph = Graph(numbers=numbers_of(model))
     values = Values(graph)
-    with unmasked(model), inference(model), _composed_attention():
+    with unmasked(model), inference(model), _composed_attention(), _same_draws():
         _note_parameters(model, values)
         for tensor in tensors_in((args, kwargs)):
             graph.inputs.append(_note_input(tensor, values))
@@ -79,7 +79,7 @@ def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, hollow: Hollo
 def _outputs(model: nn.Module, example_inputs: Any, masks: Masks) -> tuple[np.ndarray, ...]:
     """Return the outputs of one forward pass on masked parameters."""
     args, kwargs = arguments(model, example_inputs)
-    with unmasked(model), inference(model), _composed_attention():
+    with unmasked(model), inference(model), _composed_attention(), _same_draws():
         seen = Seen(native_masks(model, masks)) if masks else nullcontext()
         with _located(model, Graph()), seen:
             return tuple(to_numpy(tensor) for tensor in tensors_in(_call(model, args, kwargs)))
@@ -101,6 +101,17 @@ def _located(model: nn.Module, graph: Graph) -> Iterator[None]:
         where = f"{layer or type(model).__name__}" + (f" ({source})" if source else "")
         message = f"{where}: the model failed on the example inputs: {type(error).__name__}: {error}"
         raise TraceError(message, graph, source) from error
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """Let a model that draws numbers, as one that samples patches, draw the same in each pass, and its user what would have come."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(0)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from nnc.resize import held_sizes, resized
 class Recorder:
     """Stands for a tensor: `view` and `reshape` return the sizes that they were given."""
 
+    size = 3
+
     def view(self, *sizes):
         return sizes
 
@@ -36,6 +38,11 @@ class Net(Base):
     def computed(self, x):
         n = 16 * 50
         return x.view(x.size, n) if self.size is None else x.view(-1, n)
+
+    def whole(self, x):
+        shape = (x.size, -1, 800)
+        first = x.view(*shape)
+        return first, x.reshape(shape[1:])
 
     def inherited(self, x):
         return super().scale(), x.view(-1, 800)
@@ -70,6 +77,12 @@ def test_a_variable_at_the_call_is_replaced_there_only():
     new = resized(Net.computed, change(Net.computed, "x.size, n"))
 
     assert new(Net(), Recorder()) == (-1, 400)
+
+
+def test_of_a_shape_in_a_variable_one_size_is_replaced_at_the_call():
+    line = change(Net.whole, "x.view(*shape)", old=(3, -1, 800), new=(3, -1, 400))
+
+    assert resized(Net.whole, line)(Net(), Recorder()) == ((3, -1, 400), (-1, 800))
 
 
 def test_of_two_like_calls_the_one_on_the_line_is_meant():

@@ -1,5 +1,6 @@
 """Numbers that layers hold: they follow an axis only where the small model proves it."""
 
+import math
 import warnings
 
 import pytest
@@ -43,6 +44,46 @@ class NeedsHidden(Attention):
     def forward(self, x):
         zeros = torch.zeros((*x.shape[:-1], self.hidden))
         return self.down(functional.relu(self.up(self.norm(x + self.attended(x)))) + zeros)
+
+
+class OneHead(nn.Module):
+    """Attention with one head, whose width may shrink; `shape` is a variable, and `width` a size and a number to compute with."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 24
+        self.query, self.key, self.value = (nn.Linear(16, 24) for _ in range(3))
+        self.out = nn.Linear(24, 5)
+
+    def scale(self, q):
+        return math.sqrt(self.width)
+
+    def forward(self, x):
+        shape = (*x.shape[:-1], self.width)
+        q = self.query(x).view(shape)
+        k = self.key(x).view(*shape)
+        v = self.value(x).reshape(x.shape[0], -1, self.width)
+        return self.out(torch.softmax(q @ k.transpose(-1, -2) / self.scale(q), -1) @ v)
+
+
+class OneHeadByShape(OneHead):
+    def scale(self, q):
+        return math.sqrt(q.shape[-1])
+
+
+class TwoHeads(nn.Module):
+    """Where one head is left, what puts heads side by side has nothing to copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = 2
+        self.query, self.key, self.value = (nn.Linear(16, 16) for _ in range(3))
+        self.out = nn.Linear(16, 5)
+
+    def forward(self, x):
+        shape = (*x.shape[:-1], self.num_heads, 8)
+        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        return self.out((torch.softmax(q @ k.transpose(-1, -2), -1) @ v).transpose(1, 2).contiguous().reshape(*x.shape[:-1], -1))
 
 
 class DividesByWidth(Attention):
@@ -99,6 +140,31 @@ def test_a_number_that_the_code_computes_with_stays_where_outputs_may_move():
 
     assert (small.inner_dim, small.embed.out_features) == (16, 8)
     assert "inner_dim of the model" in speedup.plan.notes[0]
+
+
+def test_code_is_rewritten_where_the_attribute_that_gives_a_size_is_a_number_too(tmp_path):
+    """Setting `width` would divide the scores by another root."""
+    x = noise(2, 6, 16)
+    small, speedup = shrunk(OneHead(), x)
+
+    assert (small.width, small.query.out_features, small.value.out_features) == (24, 12, 12)
+    assert speedup.plan.kept == () and speedup.difference <= 1e-6
+    nnc.save(small, tmp_path)
+    assert torch.equal(nnc.load(tmp_path, model=OneHead)(x), small(x))
+
+
+def test_a_width_whose_root_is_taken_from_the_tensor_stays_with_the_reason():
+    small, speedup = shrunk(OneHeadByShape(), noise(2, 6, 16))
+
+    assert (small.query.out_features, small.key.out_features, small.value.out_features) == (24, 24, 12)
+    (reason,) = {kept.reason for kept in speedup.plan.kept}
+    assert reason.endswith("computes with 4.899, which follows from the size")
+
+
+def test_the_last_head_but_one_leaves_though_torch_then_copies_nothing():
+    small, speedup = shrunk(TwoHeads(), noise(2, 6, 16))
+
+    assert (small.num_heads, small.out.in_features, speedup.plan.kept) == (1, 8, ())
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1e-1), (torch.float16, 3e-2), (torch.float64, 1e-9)])

@@ -28,6 +28,15 @@ def identity(call: Call) -> None:
     call.emit("identity", call.values.read(source))
 
 
+def moved(call: Call) -> None:
+    """clone(self): the numbers in another place, where `reshape` and `contiguous` need it. That depends on sizes, so it is no node."""
+    source = call["self"]
+    if call.values.weight(source) is not None:
+        identity(call)
+    else:
+        call.values.bind(call.output, call.values.read(source))
+
+
 def copy(call: Call) -> None:
     """copy_(self, src): self holds src from now on."""
     source = call.read("src")
@@ -150,7 +159,7 @@ def power(call: Call) -> bool | None:
     return None
 
 
-_SAME = ("clone", "alias", "detach", "_to_copy", "lift_fresh", "lift_fresh_copy", "contiguous", "dropout", "positive")
+_SAME = ("alias", "detach", "_to_copy", "lift_fresh", "lift_fresh_copy", "dropout", "positive")
 _UNARY = """
 relu relu6 gelu silu mish sigmoid tanh hardtanh hardswish hardsigmoid leaky_relu elu celu selu softplus hardshrink softshrink
 log_sigmoid_forward threshold neg abs sign exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal erf erfc sin cos tan asin acos
@@ -184,6 +193,7 @@ def _prelu(x: Array, slope: Array) -> Array:
 
 _NAMED: dict[str, Callable[[Call], bool | None]] = {
     **dict.fromkeys(_SAME, identity),
+    **dict.fromkeys(("clone", "contiguous"), moved),
     **dict.fromkeys(_UNARY.split(), pointwise),
     **{name: binary("other", compute) for name, compute in _COMPARED.items()},
     **{name: binary("other") for name in ("bitwise_and", "bitwise_or", "bitwise_xor")},
