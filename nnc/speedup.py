@@ -284,7 +284,9 @@ def _giver(graph: Graph, found: Propagation, number: int, value: float) -> int:
 
 
 def _numbers(node: Node) -> Iterator[float]:
-    """Yield the single numbers, not made from the input, that an operation computes with; what is not finite is left out."""
+    """Yield the single numbers, not made from the input, that an operation on floats computes with; what is not finite is left out."""
+    if not any(tensor.floating for tensor in node.outputs):
+        return  # arithmetic of sizes
     given = [float(np.asarray(t.data()).reshape(())) for t in node.inputs if t and t.role == "constant" and t.data and not t.shape]
     yield from (number for number in (*given, float(node.attrs.get("scale") or 0.0)) if np.isfinite(number))
 
