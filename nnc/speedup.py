@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from math import prod
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
@@ -73,22 +74,24 @@ class ModelSpeedup:
 
         Where the small model fails, numbers that layers hold and that may be sizes change with it; where these turn out to be none (a
         channel count that the code also divides by), they stay, and in the end so do those that give the sizes of a reshape, whose code
-        is rewritten instead; where a size cannot change, what hangs on it stays.
+        is rewritten instead; where a size cannot change, what hangs on it stays. What reads numbers that the code makes is held last.
         """
-        ways = _ways(*levels(trace.graph.numbers))
+        ways, fixed = _ways(*levels(trace.graph.numbers)), dict[int, str]()
         while True:
             trace.graph.numbers, self._literally, may_keep = ways.pop(0)
             try:
-                return self._until_it_fits(trace, may_keep)
+                return self._until_it_fits(trace, may_keep, dict(fixed))
             except (_FixedSize, SpeedupError) as error:
                 if isinstance(error, _Differs):
                     ways = [way for way in ways if not way[0]]
+                    if not ways and not fixed:
+                        fixed = _reading_made_numbers(trace.graph)
+                        ways = [({}, True, True)] if fixed else []
                 if not ways:
                     raise SpeedupError(str(error)) from error
 
-    def _until_it_fits(self, trace: Trace, may_keep: bool) -> tuple[Any, Propagation]:
+    def _until_it_fits(self, trace: Trace, may_keep: bool, fixed: dict[int, str]) -> tuple[Any, Propagation]:
         """Attempt; each time that code fixes a size, keep what hangs on it and attempt again, if that is wanted."""
-        fixed: dict[int, str] = {}
         while True:
             try:
                 return self._attempted(trace, fixed)
@@ -146,6 +149,16 @@ def _ways(clear: Numbers, likely: Numbers, none: Numbers) -> list[tuple[Numbers,
     """
     held = [(clear, False), *([(likely, False)] if likely != clear else []), *([(none, False)] if clear else []), (none, True)]
     return [(*way, False) for way in held] + [(*way, True) for way in held if way != (likely, False) or likely == clear]
+
+
+def _reading_made_numbers(graph: Graph) -> dict[int, str]:
+    """Return the nodes that read numbers which the code makes, as the slopes of ALiBi for so many heads: for fewer, it may make others."""
+    made = (
+        (number, node)
+        for number, node in enumerate(graph.nodes)
+        if any(tensor is not None and tensor.role == "constant" and prod(tensor.shape) > 1 for tensor in node.inputs)
+    )
+    return {number: f"{node.place} reads numbers that the code makes, and makes otherwise for another size" for number, node in made}
 
 
 def _more_to_fix(graph: Graph, stuck: int, fixed: Mapping[int, str]) -> set[int]:

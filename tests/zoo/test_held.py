@@ -71,6 +71,22 @@ class OneHeadByShape(OneHead):
         return math.sqrt(q.shape[-1])
 
 
+class Slopes(nn.Module):
+    """Adds to each head's scores what follows from how many heads there are, as ALiBi does."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(16, 32) for _ in range(3))
+        self.out = nn.Linear(32, 5)
+
+    def forward(self, x):
+        q, k, v = (layer(x).unflatten(-1, (-1, 8)).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        heads, tokens = q.shape[1:3]
+        slopes = torch.tensor([2.0 ** (-8 * (number + 1) / heads) for number in range(heads)])
+        scores = q @ k.transpose(-1, -2) + slopes[:, None, None] * torch.arange(float(tokens))
+        return self.out((torch.softmax(scores, -1) @ v).transpose(1, 2).flatten(2))
+
+
 class TwoHeads(nn.Module):
     """Where one head is left, what puts heads side by side has nothing to copy."""
 
@@ -159,6 +175,14 @@ def test_a_width_whose_root_is_taken_from_the_tensor_stays_with_the_reason():
     assert (small.query.out_features, small.key.out_features, small.value.out_features) == (24, 24, 12)
     (reason,) = {kept.reason for kept in speedup.plan.kept}
     assert reason.endswith("computes with 4.899, which follows from the size")
+
+
+def test_heads_stay_whose_number_decides_what_is_added_to_their_scores():
+    with pytest.warns(NothingRemoved):
+        small, speedup = shrunk(Slopes(), noise(2, 6, 16))
+
+    assert small.query.out_features == 32
+    assert all("reads numbers that the code makes" in kept.reason for kept in speedup.plan.kept)
 
 
 def test_the_last_head_but_one_leaves_though_torch_then_copies_nothing():
