@@ -22,6 +22,7 @@ from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
 from nnc_torch import configs, multihead
 from nnc_torch.copies import copied
+from nnc_torch.inference import tensors_in
 from nnc_torch.layers import canonical, is_transformers_linear, join, layers_of, native, private, public
 from nnc_torch.masks import native_masks, unmasked
 from nnc_torch.trace import memory
@@ -136,9 +137,9 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module._init_flat_weights()  # it lists the parameters as they were last seen, perhaps masked
-        for value in vars(module).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()  # an activation that the user's code keeps; deepcopy refuses those
+        for kept in tensors_in([value for value in vars(module).values() if isinstance(value, torch.Tensor | dict | list | tuple)]):
+            if not kept.is_leaf:
+                memo.setdefault(id(kept), kept.detach().clone())  # an activation that the user's code keeps; deepcopy refuses those
     try:
         small: nn.Module = copied(model, memo)
         return small

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers as hf
 from torch import nn
+from torch.nn.utils import parametrize
 
 Family = tuple[Callable[[], nn.Module], dict[str, torch.Tensor]]
 
@@ -71,7 +72,16 @@ def vision(name: str, head: str = "ForImageClassification", **sizes: Any) -> Fam
 
 
 def sounds(name: str, **sizes: Any) -> Family:
-    return built(name, "Model", {**SOUNDS, **sizes}), {"input_values": drawn(2, 800)}
+    """Return a model that listens, its weight norms folded into the weights: a weight that is computed is none that could be cut."""
+    build = built(name, "Model", {**SOUNDS, **sizes})
+
+    def folded() -> nn.Module:
+        model = build()
+        for module in [module for module in model.modules() if parametrize.is_parametrized(module, "weight")]:
+            parametrize.remove_parametrizations(module, "weight")
+        return model
+
+    return folded, {"input_values": drawn(2, 800)}
 
 
 def seen_and_read(name: str, text: dict[str, Any], vision: dict[str, Any], **sizes: Any) -> Family:
@@ -157,6 +167,7 @@ VISION = {
     ),
     "hgnetv2": vision("HGNetV2", num_labels=2),
     "ijepa": vision("IJepa", **PATCHES),
+    "levit": vision("Levit", image_size=64, hidden_sizes=[32, 48, 64], num_attention_heads=[2, 3, 4], depths=[1, 1, 1], key_dim=[8, 8, 8]),
     "mobilenet_v1": vision("MobileNetV1", depth_multiplier=0.25),
     "mobilevit": vision(
         "MobileViT", hidden_sizes=[32, 48, 64], neck_hidden_sizes=[8, 16, 16, 24, 32, 48, 64], num_attention_heads=4, image_size=64
@@ -179,6 +190,7 @@ OTHERS = {
         {"input_values": drawn(2, 64, 32)},
     ),
     "clip": seen_and_read("CLIP", {**TEXT, "max_position_embeddings": 20}, PATCHES, projection_dim=32),
+    "hubert": sounds("Hubert"),
     "patchtst": (
         built(
             "PatchTST",
@@ -196,10 +208,12 @@ OTHERS = {
         ),
         {"past_values": drawn(2, 32, 2)},
     ),
+    "sew": sounds("SEW", squeeze_factor=2),
     "videomae": (built("VideoMAE", "Model", {**PATCHES, "num_frames": 4}), {"pixel_values": drawn(2, 4, 3, 64, 64)}),
     "vilt": (
         built("Vilt", "Model", {**TEXT, **PATCHES}),
         {**words(), "pixel_values": drawn(2, 3, 64, 64), "pixel_mask": torch.ones(2, 64, 64, dtype=torch.long)},
     ),
+    "wav2vec2": sounds("Wav2Vec2"),
 }
 FAMILIES: dict[str, Family] = {**ENCODERS, **DECODERS, **BOTH, **VISION, **OTHERS}

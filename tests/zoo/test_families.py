@@ -18,6 +18,7 @@ TELLING = (
 STAYS = {
     "deberta_v2": "follows from the size",  # scores are divided by the root of a tensor's last size
     "falcon": "follows from the size",
+    "levit": "needs its size",  # it keeps what it added to the scores of each head in a first pass
     "olmo2": "needs its size",  # torch takes another kernel for values that are narrower than keys
     "segformer": "needs its size",
 }
