@@ -76,7 +76,7 @@ def test_a_layer_has_neutral_types_and_a_canonical_weight(layer, shape, op_types
 
     assert found.op_types == op_types
     assert found.parameters.get("weight") == weight
-    assert found.prunable is op_types[0].startswith(("Linear", "Conv", "Depthwise", "Separable"))
+    assert found.prunable is op_types[0].startswith(("Linear", "Conv", "Depthwise", "Separable", "Embedding"))
 
 
 def test_the_canonical_weight_holds_keras_numbers_at_out_in_kernel():

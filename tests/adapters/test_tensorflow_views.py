@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from nnc.errors import ConfigError
-from nnc.views import Site, Variable, View
+from nnc.views import Site
 from nnc_tensorflow.adapter import TensorFlowAdapter
 from nnc_tensorflow.examples import randomise
 from tests.adapters.tensorflow_nets import HardCoded, Residual, built, channel_masks, images
@@ -202,24 +202,6 @@ def test_a_site_that_the_model_lacks_is_named_with_the_nearest(adapter, site, me
         adapter.set_views({site: (Plus(1.0),)})
 
 
-def test_the_variables_of_a_view_that_stays_keep_their_numbers(adapter):
-    adapter.set_views({A: (Scaled(1.0),)})
-    adapter.set_numbers({("a.weight", "scaled"): {"s": np.float32(7)}})
-
-    adapter.set_views({A: (Plus(1.0), Scaled(1.0)), Site("b", "weight"): (Scaled(1.0),)})
-
-    assert float(adapter.numbers()[("a.weight", "scaled")]["s"]) == 7
-    assert float(adapter.numbers()[("b.weight", "scaled")]["s"]) == 1
-
-
-def test_variables_of_one_shared_name_are_one(adapter, model):
-    adapter.set_views({Site(name, "weight"): (Scaled(1.0, shared="both"),) for name in "ab"})
-
-    adapter.set_numbers({("a.weight", "scaled"): {"s": np.float32(2)}})
-
-    np.testing.assert_allclose(np.asarray(model.layers[1].kernel), kernel(model.layers[1]) * 2)
-
-
 def test_a_straight_through_gradient_reaches_the_stored_weight():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1, use_bias=False, name="a")])
     model.set_weights([np.array([[0.4], [1.7]], "float32")])
@@ -280,18 +262,6 @@ def test_fit_trains_views_in_a_model_whose_call_takes_no_training():
     assert float(adapter.numbers()[("a.output", "counted")]["passes"]) == 3
 
 
-def test_numbers_that_are_set_are_seen_without_compiling_again(model, adapter):
-    x = images(4, 6)
-    adapter.set_views({OUTPUT: (Scaled(1.0),)})
-    before = model.predict(x, verbose=0)
-    compiled = model.predict_function
-
-    adapter.set_numbers({(str(OUTPUT), "scaled"): {"s": np.float32(2)}})
-
-    np.testing.assert_allclose(model.predict(x, verbose=0), before * 2, rtol=1e-6)
-    assert model.predict_function is compiled
-
-
 def test_masks_of_the_same_layers_are_seen_without_compiling_again(model, adapter):
     x = images(4, 6)
     adapter.set_masks(channel_masks(adapter, {"a": (1, 4)}))
@@ -328,15 +298,6 @@ def test_saving_while_views_are_on_stores_the_users_numbers(model, adapter, tmp_
     assert all((a == b).all() for a, b in zip(loaded.get_weights(), stored, strict=True))
     assert len(loaded.variables) == len(stored)
     assert type(loaded.layers[0]) is layers.Dense
-
-
-def test_views_are_no_variables_of_the_model(model, adapter):
-    before = [id(variable) for variable in model.variables]
-
-    adapter.set_views({A: (Scaled(1.0, "scores"),)})
-
-    assert [id(variable) for variable in model.variables] == before
-    assert [id(variable) for variable in model.trainable_variables] == before
 
 
 def test_a_trace_sees_masks_and_no_views(model, adapter):
@@ -396,29 +357,3 @@ def test_the_weight_of_a_layer_is_what_the_model_computes_with(model, adapter):
 
     np.testing.assert_allclose(found["a"], 3 * before["a"], rtol=1e-6)
     np.testing.assert_array_equal(found["b"], before["b"])
-
-
-class Weighed(View):
-    """A number for each of the weight's, by which it is multiplied."""
-
-    name = "weighed"
-
-    def variables(self):
-        return {"scale": Variable(np.arange(6, dtype=np.float32).reshape(2, 3), True, "scales")}
-
-    def __call__(self, x, state, ops, training):
-        return x * state["scale"]
-
-
-def test_a_variable_of_the_weights_shape_is_canonical_to_whoever_asks_though_it_is_stored_as_the_kernel_is():
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False, kernel_initializer="ones", name="fc")])
-    adapter = TensorFlowAdapter(model)
-    adapter.set_views({Site("fc", "weight"): (Weighed(),)})
-    key = ("fc.weight", "weighed")
-
-    np.testing.assert_array_equal(adapter.numbers()[key]["scale"], [[0, 1, 2], [3, 4, 5]])
-    np.testing.assert_array_equal(model(np.eye(3, dtype=np.float32)), [[0, 3], [1, 4], [2, 5]])
-
-    adapter.set_numbers({key: {"scale": np.array([[1, 0, 0], [0, 0, 7]], np.float32)}})
-    np.testing.assert_array_equal(adapter.numbers()[key]["scale"], [[1, 0, 0], [0, 0, 7]])
-    np.testing.assert_array_equal(model(np.eye(3, dtype=np.float32)), [[1, 0], [0, 0], [0, 7]])
