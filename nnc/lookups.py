@@ -73,8 +73,9 @@ def _places(expression: ast.expr, owner: Any) -> list[int] | None:
 
 def _value(expression: ast.expr, owner: Any) -> Any:
     """Return what an attribute of `self` holds, else None."""
-    own = isinstance(expression, ast.Attribute) and isinstance(expression.value, ast.Name) and expression.value.id == "self"
-    return getattr(owner, expression.attr, None) if own else None  # type: ignore[attr-defined]
+    if isinstance(expression, ast.Attribute) and isinstance(expression.value, ast.Name) and expression.value.id == "self":
+        return getattr(owner, expression.attr, None)
+    return None
 
 
 def _same(given: list[int] | None, taken: Sequence[int]) -> bool:
