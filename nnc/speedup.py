@@ -158,7 +158,7 @@ def _reading_made_numbers(graph: Graph) -> dict[int, str]:
         for number, node in enumerate(graph.nodes)
         if any(tensor is not None and tensor.role == "constant" and prod(tensor.shape) > 1 for tensor in node.inputs)
     )
-    return {number: f"{node.place} reads numbers that the code makes, and makes otherwise for another size" for number, node in made}
+    return {number: f"{node.place} reads numbers that the code makes, and may make others for another size" for number, node in made}
 
 
 def _more_to_fix(graph: Graph, stuck: int, fixed: Mapping[int, str]) -> set[int]:
