@@ -32,7 +32,7 @@ from nnc.instruments import attach, detach, off, restored
 from nnc.joint import granules, joint_masks
 from nnc.masks import merge
 from nnc.registry import adapter_for
-from nnc.select import resolve, spared
+from nnc.select import CHANNELED, resolve, spared
 from nnc.ties import alone_masks, check_ties
 from nnc_schemas import PruneSpec, Selector, SpecError, parse_config_list
 
@@ -55,6 +55,8 @@ class Algorithm(ABC):
     spec: ClassVar[type[Selector]] = Selector
     #: Whether training decides something, by `finish`.
     learns: ClassVar[bool] = False
+    #: What `treats` asks of a layer, in words that follow "it works on".
+    treated: ClassVar[str] = CHANNELED
     #: The model that it learns from, if it does.
     teacher: Any = None
 
@@ -207,8 +209,8 @@ class Pruner(Algorithm):
         super().__init__(model, config_list, example_inputs, **options)
         self.allow_inexact = allow_inexact
         layers = self.adapter.layers()
-        self._governed = resolve(self.specs, layers, self.treats)
-        self._spared = spared(self.specs, layers, self.treats) - self._governed.keys()
+        self._governed = resolve(self.specs, layers, type(self))
+        self._spared = spared(self.specs, layers, type(self)) - self._governed.keys()
         self._layers = {layer.name: layer for layer in layers if layer.name in self._governed}
         check_ties(self._governed, self.specs, self._layers)
 

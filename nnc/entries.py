@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnc.registry import adapter_for, algorithm
-from nnc.select import resolve
+from nnc.select import resolve, selected
 from nnc.ties import check_ids
 from nnc_schemas import Recipe, Selector
 
@@ -52,15 +52,23 @@ def _sharing(entries: Sequence[Selector]) -> Iterator[tuple[type[Algorithm], lis
 
 
 def _competing(model: Any, entries: Sequence[Selector]) -> Iterator[tuple[type[Algorithm], list[Selector]]]:
-    eligible = next(_class(spec) for spec in entries if spec.algorithm).treats
-    governed = resolve(entries, adapter_for(model).layers(), eligible)
+    layers = adapter_for(model).layers()
+    first = next(_class(spec) for spec in entries if spec.algorithm)
+    classes = [_class(spec) if spec.algorithm else first for spec in entries]
+    governed = resolve(entries, layers, classes)
     check_ids(governed, entries)
     governing = {entries[index].algorithm for index in governed.values()}
+    meant = [(spec, selected(spec, layers, its)) for spec, its in zip(entries, classes, strict=True)]
     for cls in dict.fromkeys(_class(spec) for spec in entries if spec.algorithm):
         if cls.name in governing:
-            yield cls, [spec if spec.algorithm == cls.name else _left_alone(spec, cls.name) for spec in entries]
+            known = {layer.name for layer in layers if cls.treats(layer) or layer.prunable}
+            seen = [_seen_by(cls, spec, [name for name in names if name in known]) for spec, names in meant]
+            yield cls, [spec for spec in seen if spec is not None]
 
 
-def _left_alone(spec: Selector, name: str) -> Selector:
-    """Return an entry as another algorithm sees it: what is not its own, it has to leave alone."""
-    return spec.excluding().model_copy(update={"algorithm": name})
+def _seen_by(cls: type[Algorithm], spec: Selector, layers: Sequence[str]) -> Selector | None:
+    """Return an entry as an algorithm sees it: of what is not its own, it has to leave alone what it knows; None without such."""
+    if spec.algorithm == cls.name:
+        return spec
+    selectors = {key: None for key in Selector.model_fields if key not in ("exclude", "op_names")}
+    return spec.excluding().model_copy(update={**selectors, "algorithm": cls.name, "op_names": layers}) if layers else None

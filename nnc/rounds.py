@@ -163,7 +163,7 @@ class ScheduledPruner:
         self._channels = {name: channels(layer) for name, layer in layers.items() if layer.prunable}
         self._weights = {name: prod(layer.parameters["weight"]) for name, layer in layers.items() if layer.prunable}
         units: dict[str, tuple[PruneSpec, tuple[str, ...], str]] = {}
-        for name, index in resolve(self.specs, self.adapter.layers(), self.pruner.treats).items():
+        for name, index in resolve(self.specs, self.adapter.layers(), self.pruner).items():
             spec = self.specs[index]
             if spec.per_layer is None and spec.total is None:
                 raise ConfigError(f"{spec.place}: a schedule raises sparsity, or total_sparsity; give one of them.")

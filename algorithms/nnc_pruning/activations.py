@@ -25,9 +25,11 @@ from nnc.views import Site
 class _AfterActivation(ActivationPruner):
     """Shows each layer's activation, after its BatchNorm and its nonlinearity, as `(samples, channels)`."""
 
+    treated = "layers that have one activation for each channel, unlike recurrent ones"
+
     @staticmethod
     def treats(layer: Layer) -> bool:
-        return layer.prunable and "recurrent_weight" not in layer.parameters  # whose activations are several in every step
+        return layer.prunable and "recurrent_weight" not in layer.parameters
 
     def measure(self) -> None:
         self._mean = Mean()

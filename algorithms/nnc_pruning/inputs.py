@@ -31,6 +31,7 @@ class WandaPruner(ActivationPruner):
     """
 
     name = "wanda"
+    treated = "linear layers"
     granularity = "element"
 
     @staticmethod
@@ -91,6 +92,7 @@ class SparseGPTPruner(ActivationPruner):
 
     name = "sparsegpt"
     spec = DampedSpec
+    treated = "linear layers"
     granularity = "element"
 
     @staticmethod

@@ -39,6 +39,7 @@ class MovementPruner(Pruner):
 
     name = "movement"
     spec = MovementSpec
+    treated = "layers whose whole weight takes part in every step, unlike that of an embedding"
     learns = True
 
     def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, **options: Any) -> None:
@@ -47,7 +48,7 @@ class MovementPruner(Pruner):
 
     @staticmethod
     def treats(layer: Layer) -> bool:
-        return layer.prunable and not channel_axis(layer)  # a batch moves only the rows of a table that it looks up
+        return layer.prunable and not channel_axis(layer)
 
     def _own(self, config_list: Any) -> tuple[Any, ...]:
         chosen = {spec.element for spec in Algorithm._own(self, config_list) if not spec.exclude}

@@ -23,6 +23,7 @@ class SlimPruner(Pruner):
 
     name = "slim"
     spec = SlimSpec
+    treated = "BatchNorms that have a scale, and layers that one follows"
     learns = True
 
     @staticmethod

@@ -48,12 +48,13 @@ class CalibratedQuantizer(Quantizer):
     """
 
     spec = QuantSpec
+    treated = "layers whose weight has two axes or more, other than recurrent ones"
     observer = "moving_average_abs_max"
 
     def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, **options: Any) -> None:
         super().__init__(model, config_list, example_inputs, **options)
         layers = self.adapter.layers()
-        self._governed = resolve(self.specs, layers, self.treats)
+        self._governed = resolve(self.specs, layers, type(self))
         self.layers: dict[str, Layer] = {layer.name: layer for layer in layers if layer.name in self._governed}
         self.ranges: Ranges | None = None
         self._made: dict[Site, Quantised] | None = None

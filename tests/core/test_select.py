@@ -82,3 +82,40 @@ def test_a_list_that_excludes_all_it_names_is_an_error():
 def test_a_model_without_prunable_layers_is_told_so():
     with pytest.raises(ConfigError, match="the model has no layer that can be pruned"):
         resolve(parse_config_list([{"sparsity": 0.5}]), [LAYERS[1]])
+
+
+class Flat:
+    """What works on matrices only."""
+
+    name, treated = "flat", "matrices"
+
+    @staticmethod
+    def treats(layer):
+        return len(layer.parameters["weight"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        (
+            {"op_types": "Conv2d"},
+            "op_types: 'Conv2d' matches only layers that 'flat' does not work on (it works on matrices, here Linear);",
+        ),
+        ({"op_names": "conv1"}, "op_names: 'conv1' is a Conv2d, which 'flat' does not work on (it works on matrices, here Linear);"),
+    ],
+)
+def test_a_layer_that_the_algorithm_does_not_work_on_is_refused_in_its_words(selector, message):
+    with pytest.raises(ConfigError) as caught:
+        resolve(parse_config_list([{**selector, "sparsity": 0.5}]), LAYERS, Flat)
+
+    remedy = "leave that out, or name another algorithm (`nnc algorithms`) for it. `nnc layers` lists them all."
+    assert str(caught.value) == f"config_list[0].{message} {remedy}"
+
+
+def test_a_model_without_a_layer_that_the_algorithm_works_on_is_told_so():
+    with pytest.raises(ConfigError, match="no layer that can be pruned: 'flat' works on matrices"):
+        resolve(parse_config_list([{"sparsity": 0.5}]), LAYERS[:3], Flat)
+
+
+def test_an_entry_may_exclude_what_only_other_algorithms_work_on():
+    assert resolve(parse_config_list([{"sparsity": 0.5}, {"op_types": "Conv2d", "exclude": True}]), LAYERS, Flat) == {"fc1": 0, "fc2": 0}

@@ -10,7 +10,17 @@ from onnx import TensorProto, helper, numpy_helper
 import nnc
 from nnc.errors import LeftAlone
 from nnc.registry import adapter_for
-from nnc_pruning import FPGMPruner, L1NormPruner, L2NormPruner, LevelPruner, RandomPruner, TaylorFOPruner
+from nnc_pruning import (
+    FPGMPruner,
+    L1NormPruner,
+    L2NormPruner,
+    LevelPruner,
+    MovementPruner,
+    RandomPruner,
+    SparseGPTPruner,
+    TaylorFOPruner,
+    WandaPruner,
+)
 
 torch = pytest.importorskip("torch")
 keras = pytest.importorskip("keras")
@@ -187,6 +197,37 @@ def test_taylor_scores_the_columns_by_their_gradients(build):
 
     worth = (TABLE**2).sum(axis=0) * found["head"].sum(axis=0) ** 2
     assert columns_gone(masks) == sorted(np.argsort(worth)[:2].tolist())
+
+
+@pytest.mark.parametrize("selector", [{"op_types": ["Embedding"]}, {"op_names": ["embed"]}], ids=["type", "name"])
+@pytest.mark.parametrize(
+    ("pruner", "treated"),
+    [
+        (WandaPruner, "linear layers"),
+        (SparseGPTPruner, "linear layers"),
+        (MovementPruner, "layers whose whole weight takes part in every step"),
+    ],
+)
+def test_a_pruner_that_does_not_work_on_tables_says_on_what_it_does(build, pruner, treated, selector):
+    model, ids = build()
+
+    with pytest.raises(
+        nnc.ConfigError, match=rf"'{pruner.name}' does not work on \(it works on {treated}.*, here Linear\); .*another algorithm"
+    ):
+        pruner(model, [{**selector, "sparsity": 0.5}], example_inputs=ids)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["linear_first", "tables_first"])
+@pytest.mark.parametrize("build", [with_torch, with_keras], ids=["torch", "keras"])
+def test_one_list_prunes_tables_by_one_algorithm_and_linear_layers_by_another_that_knows_no_tables(build, order):
+    model, ids = build(numbers(residual=False))
+    config = [{"algorithm": "wanda", "op_types": ["Linear"], "sparsity": 0.5}, {"algorithm": "l1_norm", **SELECTED[0]}]
+    trainer = nnc.Trainer(data=[(ids, np.zeros((2, 3, 3), np.float32))], loss=None)
+
+    masks = nnc.compress(model, config[::order], example_inputs=ids, trainer=trainer).masks
+
+    assert columns_gone(masks) == [1, 3]
+    assert masks["head"]["weight"].sum(axis=1).tolist() == [2, 2, 2]
 
 
 def test_the_file_is_as_the_checker_wants_it():
