@@ -56,7 +56,7 @@ class Reader:
     def read(self, given: Mapping[str, Array]) -> Graph:
         """Return the graph of the whole model."""
         for name, array in given.items():
-            self.values[name] = Tensor(array.shape, "input", floating=array.dtype.kind == "f")
+            self.values[name] = Tensor(array.shape, "input", floating=array.dtype.kind == "f", boolean=array.dtype.kind == "b")
             self.graph.inputs.append(self.values[name])
         for number, node in enumerate(self.model.graph.node):
             self._number, self._node = number, node
@@ -134,7 +134,7 @@ class Reader:
         """
         value = self.statics[name] if name in self.statics else np.asarray(self.results[name])
         found = constant(value)
-        if not found.floating or value.size <= 1:
+        if not (found.floating or found.boolean) or value.size <= 1:
             return found
         number = self._makers.get(name)
         if number is not None and self.model.graph.node[number].op_type in _SPREADING and (value == value.flat[0]).all():
@@ -163,7 +163,8 @@ class Reader:
 
     def join(self, kind: str, inputs: Sequence[Tensor | None], shape: Shape, evaluate: Any = None, **attrs: Any) -> Tensor:
         """Add a node of several inputs, as `step` does."""
-        out = Tensor(tuple(shape), floating=any(x is not None and x.floating for x in inputs))
+        given = [x for x in inputs if x is not None]
+        out = Tensor(tuple(shape), floating=any(x.floating for x in given), boolean=all(x.boolean for x in given))
         self.graph.nodes.append(self._made(kind, tuple(inputs), (out,), attrs, evaluate))
         return out
 
@@ -181,7 +182,7 @@ class Reader:
     def result(self, name: str) -> Tensor:
         """Return a new tensor for one of ONNX's results."""
         value = np.asarray(self.results[name])
-        return Tensor(value.shape, floating=value.dtype.kind not in "iub")
+        return Tensor(value.shape, floating=value.dtype.kind not in "iub", boolean=value.dtype.kind == "b")
 
     def shape(self, name: str) -> Shape:
         """Return the shape of one of ONNX's values."""

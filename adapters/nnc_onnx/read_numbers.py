@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from onnx import NodeProto
 
+from nnc.graph.values import same
 from nnc_onnx.read import Reader, Reading, unknown
 
 _POINTWISE = """
@@ -60,15 +61,18 @@ def variadic(reader: Reader, node: NodeProto) -> None:
 
 
 def choice(reader: Reader, node: NodeProto) -> None:
-    """Where(condition, a, b): three operands that broadcast, as two pairs. Where(IsNaN(x), 0, x) is a function of x alone."""
+    """Where(condition, a, b): three operands that broadcast, as two pairs; what a and b agree on is the result.
+
+    Where(IsNaN(x), 0, x) is a function of x alone.
+    """
     condition, replacement, otherwise = node.input
     if reader.nan_tests.get(condition) == otherwise and reader.static(replacement) is not None and not reader.shape(replacement):
         value = float(reader.statics[replacement])
         reader.emit("pointwise", node.output[0], (reader.tensor(otherwise),), evaluate=lambda x: np.where(np.isnan(x), value, x))
         return
     test, a, b = (reader.tensor(name) for name in node.input)
-    some = reader.join("binary", (a, test), np.broadcast_shapes(a.shape, test.shape), function="other")
-    reader.emit("binary", node.output[0], (some, b), {"function": "other"})
+    both = reader.join("binary", (a, b), np.broadcast_shapes(a.shape, b.shape), same, function="other")
+    reader.emit("binary", node.output[0], (both, test), {"function": "guarded"})
 
 
 def reduction(reader: Reader, node: NodeProto) -> None:

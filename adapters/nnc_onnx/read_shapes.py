@@ -77,7 +77,7 @@ def split_to_sequence(reader: Reader, node: NodeProto) -> None:
         unknown(reader, node)
         return
     axis = given.get("axis", 0) % len(x.shape)
-    outs = [Tensor(part.shape, floating=x.floating) for part in reader.results[node.output[0]]]
+    outs = [Tensor(part.shape, floating=x.floating, boolean=x.boolean) for part in reader.results[node.output[0]]]
     sizes = tuple(out.shape[axis] for out in outs)
     for out, end, size in zip(outs, np.cumsum(sizes), sizes, strict=True):
         reader.add("slice", x, out, {"axis": axis, "index": np.arange(end - size, end), "parts": outs, "sizes": sizes})
@@ -101,7 +101,7 @@ def slice_(reader: Reader, node: NodeProto) -> None:
     for number, (axis, cut) in enumerate(cuts):
         index = np.arange(*cut)
         shape = (*x.shape[:axis], len(index), *x.shape[axis + 1 :])
-        part = reader.result(node.output[0]) if number == len(cuts) - 1 else Tensor(shape, floating=x.floating)
+        part = reader.result(node.output[0]) if number == len(cuts) - 1 else Tensor(shape, floating=x.floating, boolean=x.boolean)
         reader.add("slice", x, part, {"axis": axis, "index": index, "cut": cut}, place=axis)
         x = part
     reader.values[node.output[0]] = x

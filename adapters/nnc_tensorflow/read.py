@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -67,7 +67,7 @@ class Reader:
         """Return the graph of the recorded operations; `outputs` are TensorFlow's tensors, none where the pass failed."""
         self._captures()
         for given in self.recording.inputs:
-            self.values[given.ref()] = Tensor(shape_of(given), "input", floating=is_floating(given))
+            self.values[given.ref()] = tensor_of(given, "input")
             self.graph.inputs.append(self.values[given.ref()])  # type: ignore[arg-type]
         self._calls = {name: call for call in self.recording.calls for name in call.operations}
         read = set()
@@ -111,7 +111,7 @@ class Reader:
         if handle.ref() in self._masks:
             self._masks.add(out.ref())
         else:
-            self.values[out.ref()] = self.values.get(handle.ref()) or Tensor(shape_of(out), "constant", floating=is_floating(out))
+            self.values[out.ref()] = self.values.get(handle.ref()) or tensor_of(out, "constant")
 
     def _static(self, op: Any) -> bool:
         """Take what is known without running the model as a constant: shapes, axes, counts, and places along an axis."""
@@ -169,7 +169,7 @@ class Reader:
         """Return the graph's tensor for one of TensorFlow's, parameters in Keras' own layout."""
         value = self.values.get(given.ref())
         if value is None:
-            value = self.values[given.ref()] = Tensor(shape_of(given), "constant", floating=is_floating(given))
+            value = self.values[given.ref()] = tensor_of(given, "constant")
         if isinstance(value, Tensor):
             return value
         resolved = self.values[given.ref()] = self._native(value)
@@ -188,17 +188,17 @@ class Reader:
         """Add a node between two of TensorFlow's tensors and return what it makes."""
         return self.join(kind, (x,), shape, **attrs)
 
-    def join(self, kind: str, inputs: Sequence[Tensor], shape: Shape, **attrs: Any) -> Tensor:
+    def join(self, kind: str, inputs: Sequence[Tensor], shape: Shape, evaluate: Any = None, **attrs: Any) -> Tensor:
         """Add a node of several inputs, as `step` does."""
-        out = Tensor(shape, floating=inputs[0].floating)
-        self.graph.nodes.append(self._node(kind, tuple(inputs), (out,), attrs))
+        out = Tensor(shape, floating=inputs[0].floating, boolean=inputs[0].boolean)
+        self.graph.nodes.append(self._node(kind, tuple(inputs), (out,), attrs, evaluate))
         return out
 
     def emit(
         self, kind: str, op: Any, inputs: Sequence[Tensor | None], attrs: Mapping[str, Any] | None = None, evaluate: Any = None
     ) -> None:
         """Add a node that makes the outputs of one of TensorFlow's operations."""
-        outputs = tuple(Tensor(shape_of(out), floating=is_floating(out)) for out in op.outputs)
+        outputs = tuple(tensor_of(out) for out in op.outputs)
         if not all(given.shape.is_fully_defined() for given in (*op.inputs, *op.outputs)):
             kind = "unknown"  # a size that depends on the data
         self.graph.nodes.append(self._node(kind, tuple(inputs), outputs, attrs or {}, evaluate))
@@ -207,7 +207,7 @@ class Reader:
 
     def emit_part(self, kind: str, inputs: Sequence[Tensor], out: Any, attrs: Mapping[str, Any]) -> None:
         """Add a node that makes one of TensorFlow's tensors: one piece of a split, say."""
-        tensor = self.values[out.ref()] = Tensor(shape_of(out), floating=is_floating(out))
+        tensor = self.values[out.ref()] = tensor_of(out)
         self.graph.nodes.append(self._node(kind, tuple(inputs), (tensor,), attrs))
 
     def _node(self, kind: str, inputs: Any, outputs: Any, attrs: Mapping[str, Any], evaluate: Any = None) -> Node:
@@ -295,6 +295,11 @@ def _raw(kind: str) -> tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...
     given = [name for name, parameter in inspect.signature(function).parameters.items() if name != "name"]
     optional = [name for name in given if inspect.signature(function).parameters[name].default is not inspect.Parameter.empty]
     return function, tuple(name for name in given if name not in optional), tuple(optional)
+
+
+def tensor_of(given: Any, role: Literal["value", "input", "constant"] = "value") -> Tensor:
+    """Return a fresh graph tensor for one of TensorFlow's."""
+    return Tensor(shape_of(given), role, floating=is_floating(given), boolean=given.dtype == tf.bool)
 
 
 def shape_of(given: Any) -> Shape:

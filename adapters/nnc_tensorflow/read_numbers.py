@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from nnc.graph.ir import constant
+from nnc.graph.values import same
 from nnc_tensorflow.read import Reader, Reading, evaluation, shape_of, static, unknown
 from nnc_tensorflow.read_biases import takes_bias
 
@@ -57,10 +59,19 @@ def binary(reader: Reader, op: Any) -> None:
 
 
 def choice(reader: Reader, op: Any) -> None:
-    """SelectV2(condition, a, b): three operands that broadcast, as two pairs."""
+    """SelectV2(condition, a, b): three operands that broadcast, as two pairs. What a and b agree on is the result."""
     condition, a, b = (reader.tensor(given) for given in op.inputs)
-    some = reader.join("binary", (a, condition), np.broadcast_shapes(a.shape, condition.shape), function="other")
-    reader.emit("binary", op, (some, b), {"function": "other"})
+    both = reader.join("binary", (a, b), np.broadcast_shapes(a.shape, b.shape), same, function="other")
+    reader.emit("binary", op, (both, condition), {"function": "guarded"})
+
+
+def filled(reader: Reader, op: Any) -> None:
+    """Fill(shape, number): what `zeros_like` makes, as a constant; a small one TensorFlow writes down itself."""
+    sizes, number = static(op.inputs[0]), static(op.inputs[1])
+    if sizes is None or number is None:
+        unknown(reader, op)
+        return
+    reader.values[op.outputs[0].ref()] = constant(np.broadcast_to(number, sizes))
 
 
 def reduction(reader: Reader, op: Any) -> None:
@@ -119,6 +130,7 @@ READINGS: dict[str, Reading] = {
     **dict.fromkeys(("MaxPool", "MaxPool3D", "AvgPool", "AvgPool3D"), pool),
     **dict.fromkeys(("Softmax", "LogSoftmax"), softmax),
     **dict.fromkeys(("Cumsum", "Cumprod", "ReverseV2", "Roll"), along_given),
+    "Fill": filled,
     "IdentityN": identities,
     "SelectV2": choice,
 }

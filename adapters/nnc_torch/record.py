@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -97,7 +97,7 @@ class Call:
         self, kind: str, inputs: Sequence[Tensor | None], shape: Sequence[int], evaluate: Callable[..., Array] | None = None, **attrs: Any
     ) -> Tensor:
         """Add a node with one output of a given shape, and return that output."""
-        result = Tensor(tuple(shape), floating=self.output.is_floating_point())
+        result = Tensor(tuple(shape), floating=self.output.is_floating_point(), boolean=self.output.dtype == torch.bool)
         self.values.graph.nodes.append(self._node(kind, inputs, (result,), evaluate, attrs))
         return result
 
@@ -174,7 +174,7 @@ def _tensors_in(args: Sequence[Any]) -> list[torch.Tensor]:
 
 def other_like(tensor: torch.Tensor) -> Tensor:
     """Return a fresh graph tensor of a torch tensor's shape."""
-    return Tensor(tuple(tensor.shape), floating=tensor.is_floating_point())
+    return Tensor(tuple(tensor.shape), floating=tensor.is_floating_point(), boolean=tensor.dtype == torch.bool)
 
 
 class Recorder(TorchDispatchMode):
@@ -242,7 +242,7 @@ class Recorder(TorchDispatchMode):
     def _constants(self, call: Call) -> None:
         """A tensor made from no tensor: arange, zeros, randn. Its numbers are noted only where they are always the same."""
         for tensor in tensors_in(call.result):
-            value = Tensor(tuple(tensor.shape), "constant", floating=tensor.is_floating_point())
+            value = replace(other_like(tensor), role="constant")
             if call.func.overloadpacket in SAME_EACH_TIME and tensor.numel() <= 65536:
                 numbers = to_numpy(tensor).copy()
                 value.data = lambda numbers=numbers: numbers

@@ -107,7 +107,7 @@ class Values:
         return None if slot.weight is None or stale else (slot.weight, slot.swapped)
 
     def _overwritten(self, before: Tensor, writes: list[Tensor]) -> Tensor:
-        after = Tensor(before.shape, floating=before.floating)
+        after = Tensor(before.shape, floating=before.floating, boolean=before.boolean)
         self.graph.nodes.append(Node("unknown", (before, *writes), (after,), op="write into shared memory"))
         return after
 
@@ -115,4 +115,5 @@ class Values:
 def constant_of(tensor: torch.Tensor) -> Tensor:
     """Return the graph tensor of a torch tensor that belongs to no parameter and no input."""
     kept = tensor.detach()
-    return Tensor(tuple(tensor.shape), "constant", floating=tensor.is_floating_point(), data=lambda: to_numpy(kept))
+    kinds = {"floating": tensor.is_floating_point(), "boolean": tensor.dtype == torch.bool}
+    return Tensor(tuple(tensor.shape), "constant", data=lambda: to_numpy(kept), **kinds)

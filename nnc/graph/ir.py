@@ -26,7 +26,8 @@ Shape = tuple[int, ...]
 KINDS: Mapping[str, str] = {
     "identity": "(x): the same numbers, as dropout in inference, a cast or a copy; fixed: axes whose size cannot follow, if any",
     "pointwise": "(x): one function of each element; `evaluate(x)` computes it",
-    "binary": "(a, b): elementwise with broadcasting; function: add, sub, mul, div or other; `evaluate(a, b)` computes it",
+    "binary": "(a, b): elementwise with broadcasting; function: add, sub, mul, div, guarded (what is known of a holds whatever b is) or "
+    "other; `evaluate(a, b)` computes it",
     "linear": "(x, weight, bias or None): x (..., in), weight (out, in)",
     "conv": "(x, weight, bias or None): weight (out, in / groups, *kernel); channel_axis, groups, padded, transposed",
     "matmul": "(a, b): (..., n, k) times (..., k, m), leading axes broadcast",
@@ -62,7 +63,8 @@ class Tensor:
     """A value in the graph.
 
     `name` is the path of a parameter (`"block.conv1.weight"`), else `""`. `data()` reads a parameter's or a constant's numbers,
-    in this tensor's (canonical) shape; it is None for values that depend on the input. `biasable` says of a weight whether its layer can
+    in this tensor's (canonical) shape; it is None for values that depend on the input. What is neither `floating` nor `boolean` are whole
+    numbers: positions and counts. `biasable` says of a weight whether its layer can
     be given a bias where it has none: code of a user's own would not add it.
     """
 
@@ -73,6 +75,7 @@ class Tensor:
     trainable: bool = False
     data: Callable[[], Array] | None = None
     biasable: bool = True
+    boolean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +147,4 @@ class Graph:
 def constant(value: Any) -> Tensor:
     """Return a tensor for a number, or an array, that stands in the user's code."""
     array = np.asarray(value)
-    return Tensor(array.shape, "constant", floating=array.dtype.kind == "f", data=lambda: array)
+    return Tensor(array.shape, "constant", floating=array.dtype.kind == "f", data=lambda: array, boolean=array.dtype.kind == "b")

@@ -55,13 +55,17 @@ def _rule(node: Node) -> Rule:
 
 
 def _whole_numbers(node: Node, axes: Axes) -> None:
-    """Indices, masks and counts pin what they are made from and what they are: they mean positions, not channels."""
-    if not node.outputs[0].floating:
+    """Indices and counts pin what they are made from and what they are: they mean positions, not channels. Truth values need not."""
+    if _whole(node.outputs[0]):
         for tensor in (*node.inputs, *node.outputs):
             axes.pin_all(tensor, f"whole numbers are made from it by {node.place}")
     for given in node.inputs:
-        if given is not None and not given.floating:
+        if given is not None and _whole(given):
             axes.pin_all(given, f"whole numbers are read by {node.place}")
+
+
+def _whole(tensor: Tensor) -> bool:
+    return not (tensor.floating or tensor.boolean)
 
 
 def _main(node: Node) -> tuple[Tensor, Tensor]:

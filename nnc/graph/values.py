@@ -94,12 +94,19 @@ def _aligned(x: Tensor, y: Tensor, axis: int, values: Values) -> Array | None:
 def _combine(node: Node, left: Array, right: Array, size: int) -> Array:
     left, right = np.broadcast_to(left, (size,)), np.broadcast_to(right, (size,))
     function = node.attrs["function"]
+    if function == "guarded":
+        return left.copy()
     result = _apply(node.evaluate, left, right) if node.evaluate is not None else np.full(size, np.nan)
     if function in ("mul", "div"):
         result[left == 0] = np.where(np.isnan(result[left == 0]), 0.0, result[left == 0])
     if function == "mul":
         result[right == 0] = 0.0
     return result
+
+
+def same(a: Array, b: Array) -> Array:
+    """Return what two arrays agree on, NaN elsewhere: what is known of a choice between them whatever the condition."""
+    return np.where(a == b, a, np.nan)
 
 
 def linear(node: Node, values: Values) -> None:
