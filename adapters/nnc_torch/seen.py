@@ -25,7 +25,8 @@ class Seen(TorchDispatchMode):
     def masked(self, value: Any) -> Any:
         """Return an argument, or a list of them, with masked copies in the place of parameters that have a mask."""
         if isinstance(value, tuple | list):
-            return type(value)([self.masked(item) for item in value]) if any(isinstance(i, torch.Tensor) for i in value) else value
+            holds = any(isinstance(item, torch.Tensor | tuple | list) for item in value)  # no sizes
+            return type(value)([self.masked(item) for item in value]) if holds else value
         if not isinstance(value, torch.Tensor) or id(value) not in self._masks:
             return value
         return torch.where(self._masks[id(value)], value.detach(), 0.0)
