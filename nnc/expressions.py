@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from typing import Any
 
 _ALLOWED = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Attribute, ast.Name, ast.expr_context)
@@ -26,6 +27,16 @@ def attribute(expression: ast.expr | None, owner: Any) -> str | None:
     if not isinstance(expression, ast.Attribute) or not isinstance(expression.value, ast.Name):
         return None
     return expression.attr if isinstance(vars(owner).get(expression.attr), int) else None
+
+
+def listed(expression: ast.expr, owner: Any) -> tuple[str, Sequence[int]] | None:
+    """Return the name of the attribute of `self` that an expression is, and the whole numbers in it, where it holds a list of them."""
+    if not isinstance(expression, ast.Attribute) or not isinstance(expression.value, ast.Name) or expression.value.id != "self":
+        return None
+    held = vars(owner).get(expression.attr) if owner is not None else None
+    if not isinstance(held, list | tuple) or not all(isinstance(item, int) for item in held):
+        return None
+    return expression.attr, held
 
 
 def swap(tree: ast.AST, old: ast.expr, new: ast.expr) -> None:

@@ -16,13 +16,17 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from types import CodeType, FunctionType
 from typing import Any
 
 from nnc import cuts, lookups
 from nnc.errors import SpeedupError
-from nnc.expressions import attribute, number, swap
-from nnc.graph.plan import Reshape
+from nnc.expressions import attribute, listed, number, swap
+from nnc.graph.plan import Reshape, Size
+
+#: Gathers places along an axis: `take(x, [0, 1, 3], axis)`.
+Take = Callable[[Any, list[int], int], Any]
 
 
 def resized(function: Callable[..., Any], reshape: Reshape, owner: Any = None, take: Take | None = None) -> Callable[..., Any]:
@@ -32,40 +36,61 @@ def resized(function: Callable[..., Any], reshape: Reshape, owner: Any = None, t
     can index. Decorators and closures are kept. Raises `SpeedupError` where the source is not available, or where nothing, or more than
     one place, fits; the message names the line and what to write there.
     """
-    original, earlier = getattr(function, _MARK, (function, ()))
-    tree = _replayed(original, (*earlier, reshape), owner, take is not None)
-    result = _compiled(tree, original, {cuts.TAKE: take} if take is not None else {})
-    setattr(result, _MARK, (original, (*earlier, reshape)))
-    return result
+    made = _made(function)
+    return _make(replace(made, changes=(*made.changes, reshape), take=take or made.take), reshape, owner)
 
 
-def held_sizes(function: Callable[..., Any], reshape: Reshape, owner: Any) -> dict[str, int]:
-    """Return the attributes of `owner` that give all the sizes that change, with their new values; `{}` where some are given otherwise.
+def calling(function: Callable[..., Any], callees: Mapping[str, Callable[..., Any]], reshape: Reshape, owner: Any) -> Callable[..., Any]:
+    """Return a copy of a function in whose code global names mean other functions, as `reshape` asks. Raises as `resized` does."""
+    made = _made(function)
+    return _make(replace(made, callees={**made.callees, **callees}), reshape, owner)
 
-    `x.split(self.split_size, dim=2)` needs no other code, only another `split_size`.
+
+def called(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """Return the plain functions that the code of a function names, by these names and as it sees them now."""
+    made = _made(function)
+    plain: Any = inspect.unwrap(made.original)
+    seen = {**plain.__globals__, **made.callees}
+    return {name: seen[name] for name in _names(plain.__code__) if isinstance(seen.get(name), FunctionType)}
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the global names and attributes in a function's code, in that of its lambdas and comprehensions too."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names(inner)
+
+
+def held_sizes(function: Callable[..., Any], reshape: Reshape, owner: Any) -> tuple[Size, ...]:
+    """Return the attributes of `owner` that give all the sizes that change; `()` where some are given otherwise.
+
+    `x.split(self.split_size, dim=2)` needs no other code, only another `split_size`; `split_size` may be a list.
     """
-    original, earlier = getattr(function, _MARK, (function, ()))
-    tree = _replayed(original, earlier, owner) if earlier else _parsed(original, reshape)
+    made = _made(function)
+    original, tree = made.original, _replayed(made, reshape, owner)
     if reshape.looked_up:
         _list(tree, reshape, original, owner)
-        return {}
+        return ()
     if reshape.cut:
-        return cuts.held(_bounds(tree, reshape, original, owner), reshape, owner)
+        return _held(cuts.held(_bounds(tree, reshape, original, owner), reshape, owner), reshape, owner)
     sizes = _sizes_at_the_call(tree, reshape, original, owner)
     if isinstance(sizes, _Whole):
-        return {}
+        found = listed(sizes.expression, owner)
+        return (Size(reshape.layer, found[0], reshape.old, reshape.new),) if found else ()
     changed = [(size, new) for size, old, new in zip(sizes, reshape.old, reshape.new, strict=True) if old != new and size is not None]
     names = [attribute(size, owner) for size, _ in changed]
-    return {name: new for name, (_, new) in zip(names, changed, strict=True) if name} if all(names) else {}
+    new = {name: new for name, (_, new) in zip(names, changed, strict=True) if name}
+    return _held(new, reshape, owner) if all(names) else ()
 
 
-#: Gathers places along an axis: `take(x, [0, 1, 3], axis)`.
-Take = Callable[[Any, list[int], int], Any]
+def _held(new: Mapping[str, int], reshape: Reshape, owner: Any) -> tuple[Size, ...]:
+    return tuple(Size(reshape.layer, name, getattr(owner, name), value) for name, value in new.items())
 
 
 @dataclass(frozen=True)
 class _Whole:
-    """One expression that gives all sizes, as in `x.view(shape)` and `x.view(*shape)`."""
+    """One expression that gives all sizes, as in `x.view(shape)`, `x.view(*shape)` and `x.split(self.parts)`."""
 
     expression: ast.expr
 
@@ -81,16 +106,44 @@ class _Whole:
 #: The expressions that give the sizes of a reshape or a split, None where the code gives none.
 Sizes = Sequence[ast.expr | None] | _Whole
 
-#: On a resized function: the user's own, and what was changed. Its source is the user's, so a further change starts from there.
-_MARK = "_nnc_resized"
+#: On a function made here: how it was made.
+_MARK = "_nnc_made"
 
 
-def _replayed(original: Callable[..., Any], changes: Sequence[Reshape], owner: Any, take: bool = False) -> ast.FunctionDef:
-    """Return a method's syntax tree after changes, one after the other: a second shrink has the first one's new size as its old one."""
-    tree = _parsed(original, changes[0])
-    for each in changes:
+@dataclass(frozen=True)
+class _Made:
+    """How a function follows from the user's own, from whose source a further change starts again.
+
+    `callees` are what global names mean in it.
+    """
+
+    original: Callable[..., Any]
+    changes: tuple[Reshape, ...] = ()
+    take: Take | None = None
+    callees: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+
+def _made(function: Callable[..., Any]) -> _Made:
+    return getattr(function, _MARK, None) or _Made(function)
+
+
+def _make(made: _Made, reshape: Reshape, owner: Any) -> Callable[..., Any]:
+    scope = {**made.callees, **({cuts.TAKE: made.take} if made.take is not None else {})}
+    result = _compiled(_replayed(made, reshape, owner), made.original, scope)
+    setattr(result, _MARK, made)
+    return result
+
+
+def _replayed(made: _Made, reshape: Reshape, owner: Any) -> ast.FunctionDef:
+    """Return a function's syntax tree after its changes, one after the other: a second shrink has the first one's new size as its old one.
+
+    `reshape` is what this is done for.
+    """
+    original = made.original
+    tree = _parsed(original, reshape)
+    for each in made.changes:
         if each.cut:
-            cuts.recut(tree, _bounds(tree, each, original, owner), each, take)
+            cuts.recut(tree, _bounds(tree, each, original, owner), each, made.take is not None)
             continue
         if each.looked_up:
             lookups.relist(tree, _list(tree, each, original, owner), each.new, owner)
@@ -145,6 +198,9 @@ def _fit(call: ast.Call, sizes: Sizes, reshape: Reshape, owner: Any) -> tuple[bo
     """
     on_line = call.lineno <= reshape.line <= (call.end_lineno or call.lineno)
     if isinstance(sizes, _Whole):
+        held = listed(sizes.expression, owner)
+        if held is not None:
+            return (on_line, True, len(held[1])) if tuple(held[1]) == reshape.old else None
         return (True, True, 0) if on_line else None
     values = [number(size, owner) if size is not None else None for size in sizes]
     if any(value not in (None, old) for value, old in zip(values, reshape.old, strict=True)):
@@ -158,6 +214,7 @@ def _fit(call: ast.Call, sizes: Sizes, reshape: Reshape, owner: Any) -> tuple[bo
 #: What users call to regroup or to split, in either framework.
 _RESIZING = {"reshape", "Reshape", "view", "unflatten", "split", "expand", "repeat"}
 _RESHAPING = {"reshape", "view"}
+_SPLITTING = {"split", "split_with_sizes"}
 
 
 def _called(call: ast.Call) -> str:
@@ -179,6 +236,9 @@ def _windows(call: ast.Call, count: int) -> Iterator[Sizes]:
             window = row[start : start + count]
             if not any(isinstance(size, (ast.Starred, ast.Tuple, ast.List)) for size in window):
                 yield window
+    if count > 1 and _called(call) in _SPLITTING:
+        unclear = [each for each in given if not isinstance(each, (ast.Constant, ast.UnaryOp, ast.Tuple, ast.List, ast.Starred))]
+        yield from (_Whole(each) for each in unclear[:2][-1:])
     if given and count > 1 and _called(call) in _RESHAPING:
         last = given[-1].value if isinstance(given[-1], ast.Starred) else given[-1]
         if not isinstance(last, (ast.Constant, ast.Tuple, ast.List)) and len(given) <= 2:

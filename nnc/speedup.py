@@ -7,7 +7,8 @@ plan says, then the outputs. A size that the user's code hard-codes shows in tha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
@@ -208,10 +209,27 @@ def _settle(adapter: Adapter, inputs: Any, graph: Graph, found: Propagation, lit
         place = _place(wrong, found, waiting, error)
         if place is None:
             raise _unsettled(graph, wrong, error)
-        try:
-            plan = _rewritten(plan, place, adapter.rewrite(replace(waiting.pop(place), rewrite=literally)))
-        except SpeedupError as stuck:
-            raise _FixedSize(next(node for node, number in found.resized.items() if number == place), str(stuck)) from stuck
+        for number in (place, *_alike(place, plan, waiting)):
+            try:
+                plan = _rewritten(plan, number, adapter.rewrite(replace(waiting[number], rewrite=literally)))
+                del waiting[number]
+            except SpeedupError as stuck:
+                if number == place:
+                    raise _FixedSize(next(node for node, each in found.resized.items() if each == place), str(stuck)) from stuck
+
+
+def _alike(place: int, plan: Plan, waiting: Collection[int]) -> list[int]:
+    """Return the waiting reshapes of other layers that are made as the one at `place` is: what code fixes in one layer, it fixes in all.
+
+    A deep network would have to run once for each of its blocks otherwise.
+    """
+    seen: Counter[tuple[Any, ...]] = Counter()
+    made = []
+    for each in plan.reshapes:
+        line = (each.function, each.line, each.op, len(each.old))
+        seen[each.layer, line] += 1  # one line may make several, as a matrix product that is then reshaped does
+        made.append((line, seen[each.layer, line]))
+    return [number for number in waiting if number != place and made[number] == made[place]]
 
 
 def _place(wrong: int | None, found: Propagation, waiting: Mapping[int, Reshape], error: TraceError | None) -> int | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import accumulate
-from types import MethodType
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from nnc.bodies import body
 from nnc.errors import SpeedupError
 from nnc.graph.plan import Reshape, Size
 from nnc.resize import held_sizes, resized
@@ -39,19 +39,15 @@ def rewrite_call(layers: Mapping[str, keras.Layer], reshape: Reshape) -> tuple[S
     Raises `SpeedupError` that names the line.
     """
     layer = layers.get(reshape.layer)
-    name = reshape.function.rpartition(".")[2] or "call"
-    method = getattr(layer, name, None)
-    if layer is None or not isinstance(method, MethodType):
-        raise SpeedupError(
-            f"{reshape.function}, line {reshape.line}: {reshape.fault}, but the layer {reshape.layer or 'model'!r} has no method {name!r} "
-            f"to change. {reshape.remedy}"
-        )
-    reshape = _as_written(method.__func__, reshape, layer)
-    held = {} if reshape.rewrite else held_sizes(method.__func__, reshape, layer)
-    sizes = tuple(Size(reshape.layer, attribute, getattr(layer, attribute), new) for attribute, new in held.items())
+    found = body(layer, reshape.function, "call") if layer is not None else None
+    if layer is None or found is None:
+        whose = f"the layer {reshape.layer or 'model'!r} has no method of that name to change, and calls no such function by name"
+        raise SpeedupError(f"{reshape.function}, line {reshape.line}: {reshape.fault}, but {whose}. {reshape.remedy}")
+    reshape = _as_written(found.function, reshape, layer)
+    held = () if reshape.rewrite else held_sizes(found.function, reshape, layer)
     if held:
-        layer.__dict__.update(held)
+        layer.__dict__.update({size.attribute: size.in_place_of(getattr(layer, size.attribute)) for size in held})
     else:  # the signature stays the same, so what Keras noted of it still holds
-        layer.__dict__[name] = MethodType(resized(method.__func__, reshape, layer, _take), layer)
+        layer.__dict__.update(found.replace(resized(found.function, reshape, layer, _take), reshape))
     follow_graphs(layers[""])
-    return sizes
+    return held

@@ -20,7 +20,8 @@ from nnc_tensorflow.surgery import Cut
 def follow_weights(old: keras.Layer, layer: keras.Layer, cut: Cut | None, plan: Plan, name: str) -> None:
     """Bring one copied layer in step with its cut weights. The input's width follows from the kernel."""
     follow_plan(layer, plan, name)
-    layer.__dict__.update({size.attribute: size.new for size in plan.sizes if size.layer == name and size.attribute in layer.__dict__})
+    held = {size.attribute: size for size in plan.sizes if size.layer == name and size.attribute in layer.__dict__}
+    layer.__dict__.update({attribute: size.in_place_of(layer.__dict__[attribute]) for attribute, size in held.items()})
     if is_attention(layer):
         follow_projections(layer)
     if cut is None:

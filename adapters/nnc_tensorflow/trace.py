@@ -7,10 +7,13 @@ through the function's captures, which hold them by identity.
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import CodeType, FunctionType
 from typing import Any
 
 import keras
@@ -100,12 +103,39 @@ def _foreign(file: str) -> bool:
 
 
 def _qualified(name: str, file: str, line: int, layer: Any) -> str:
-    """Return `Net.call` for `call`, where a class of the layer defines the function at that place."""
-    for cls in layer.__class__.__mro__ if layer is not None else ():
+    """Return `Net.call` for `call`, where a class of the layer defines the function at that place.
+
+    A lambda or a comprehension has the name of the function around it, as `Net.call.<locals>.<lambda>`.
+    """
+    classes = layer.__class__.__mro__ if layer is not None else ()
+    if name.startswith("<"):
+        inside = (f"{cls.__qualname__}.{found}" for cls in classes if (found := _inside(vars(cls).values(), name, file, line)))
+        return next(inside, "") or _around(name, file, line)
+    for cls in classes:
         code = getattr(cls.__dict__.get(name), "__code__", None)
         if code is not None and code.co_filename == file and code.co_firstlineno <= line:
             return f"{cls.__qualname__}.{name}"
     return name
+
+
+@lru_cache(maxsize=1024)
+def _around(name: str, file: str, line: int) -> str:
+    """Return the name of a lambda or a comprehension after that of the plain function around it."""
+    own = next((module for module in list(sys.modules.values()) if getattr(module, "__file__", None) == file), None)
+    return _inside(vars(own).values() if own is not None else (), name, file, line) or name
+
+
+def _inside(functions: Iterable[Any], name: str, file: str, line: int) -> str:
+    codes = [function.__code__ for function in functions if isinstance(function, FunctionType)]
+    return next((found for code in codes if code.co_filename == file and (found := _within(code, name, line))), "")
+
+
+def _within(code: CodeType, name: str, line: int) -> str:
+    """Return the name of the code that is called `name` and has a line, seen from the outermost code; "" where there is none."""
+    if code.co_name == name and any(number == line for *_, number in code.co_lines()):
+        return name
+    inner = (_within(each, name, line) for each in code.co_consts if isinstance(each, CodeType))
+    return next((f"{code.co_name}.<locals>.{found}" for found in inner if found), "")
 
 
 @contextmanager

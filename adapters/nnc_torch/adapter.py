@@ -11,7 +11,7 @@ from torch import nn
 from nnc.adapter import Masks, Trace
 from nnc.graph.ir import Array, Graph
 from nnc.graph.plan import Plan, Reshape, Size
-from nnc_torch import blueprints, forward, inference, masks, stored, surgery
+from nnc_torch import blueprints, caches, forward, inference, masks, stored, surgery
 from nnc_torch import trace as tracing
 from nnc_torch.accepts import check
 from nnc_torch.layers import TorchLayer, layers_of, maskable_tensors
@@ -43,7 +43,7 @@ class TorchAdapter(Trainable):
         return self.trace(example_inputs, {}).graph
 
     def run(self, example_inputs: Any) -> tuple[Array, ...]:
-        return inference.run(self.model, example_inputs)
+        return caches.afresh(self.model, lambda: inference.run(self.model, example_inputs))
 
     def shrink(self, plan: Plan, masks: Masks, folds: Mapping[str, Array]) -> nn.Module:
         small = surgery.shrink(self.model, plan, masks, folds)

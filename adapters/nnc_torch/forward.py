@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import types
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from nnc.bodies import body
 from nnc.errors import SpeedupError
 from nnc.graph.plan import Reshape, Size
 from nnc.resize import held_sizes, resized, source_is_available
@@ -25,20 +25,18 @@ def rewrite(model: nn.Module, reshape: Reshape) -> tuple[Size, ...]:
     Raises SpeedupError, with what to write there instead, where that cannot be done.
     """
     module = model.get_submodule(reshape.layer)
-    # A lambda, or a comprehension, stands in the source of the method around it.
-    name = reshape.function.partition(".<locals>")[0].rpartition(".")[2] or "forward"
-    method = getattr(module, name, None)
-    if not isinstance(method, types.MethodType):
+    found = body(module, reshape.function, "forward")
+    if found is None:
         fault = f"{reshape.fault}: " if reshape.cut or reshape.looked_up else ""
-        raise SpeedupError(f"{_place(reshape)}: {fault}{reshape.function} is no method of {type(module).__name__}; {_advice(reshape)}")
-    if source_is_available(method.__func__):
-        held = {} if reshape.rewrite else held_sizes(method.__func__, reshape, module)
+        missing = f"{reshape.function} is no method of {type(module).__name__}, and no function that one calls by name"
+        raise SpeedupError(f"{_place(reshape)}: {fault}{missing}; {_advice(reshape)}")
+    if source_is_available(found.function):
+        held = () if reshape.rewrite else held_sizes(found.function, reshape, module)
         if held:
-            sizes = tuple(Size(reshape.layer, attribute, getattr(module, attribute), new) for attribute, new in held.items())
-            vars(module).update(held)
-            return sizes
-        setattr(module, name, types.MethodType(resized(method.__func__, reshape, module), module))
-    elif name == "forward":
+            vars(module).update({size.attribute: size.in_place_of(getattr(module, size.attribute)) for size in held})
+            return held
+        vars(module).update(found.replace(resized(found.function, reshape, module), reshape))
+    elif found.is_method("forward"):
         module.forward = _regenerated(module, reshape).forward
     else:
         raise SpeedupError(f"{_place(reshape)}: the source of {reshape.function} cannot be read; {_advice(reshape)}")

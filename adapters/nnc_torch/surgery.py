@@ -21,6 +21,7 @@ from nnc.errors import SpeedupError
 from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
 from nnc_torch import configs, multihead
+from nnc_torch.caches import forget
 from nnc_torch.copies import copied
 from nnc_torch.inference import tensors_in
 from nnc_torch.layers import canonical, is_transformers_linear, join, layers_of, native, private, public
@@ -50,12 +51,14 @@ def shrink(model: nn.Module, plan: Plan, masks: Masks, folds: Mapping[str, Array
         for item in stored:
             memo.update(_cut(item, keeps, folds, kept, groups))
         small = _copied(model, memo)
+        forget(model, small)
     for path, shape in biases.items():
         # nnc.load gives no folds: it sets every number afterwards.
         addend = np.asarray(folds.get(path, np.zeros(shape)))
         _add_bias(small.get_submodule(path.rpartition(".")[0]), addend[kept[path][0]] if path in kept else addend)
     for size in plan.sizes:
-        setattr(small.get_submodule(size.layer), size.attribute, size.new)
+        holder = small.get_submodule(size.layer)
+        setattr(holder, size.attribute, size.in_place_of(getattr(holder, size.attribute)))
     for module in small.modules():
         _follow(module)
     small._nnc_notes = configs.follow(model, small)

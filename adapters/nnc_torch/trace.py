@@ -19,6 +19,7 @@ from nnc.adapter import Masks, Trace
 from nnc.errors import NncError, TraceError
 from nnc.graph.ir import Graph, Node, Tensor
 from nnc_torch import linear, looking, packed, pixels, recorded, recurrent
+from nnc_torch.caches import afresh
 from nnc_torch.hollow import LEFT_OUT, Hollow
 from nnc_torch.inference import arguments, inference, tensors_in, to_numpy
 from nnc_torch.layers import canonical_shape, join, layers_of, numbers_of, public, swap_groups, swapped
@@ -34,7 +35,7 @@ from nnc_torch.values import Slot, Values
 
 def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
     """Return the graph of one forward pass, and its outputs once these are asked for; the model is as before after each."""
-    return Trace(_graph(model, example_inputs, masks), partial(_outputs, model, example_inputs, masks))
+    return Trace(_graph(model, example_inputs, masks), partial(afresh, model, partial(_outputs, model, example_inputs, masks)))
 
 
 def _graph(model: nn.Module, example_inputs: Any, masks: Masks) -> Graph:
@@ -44,14 +45,14 @@ def _graph(model: nn.Module, example_inputs: Any, masks: Masks) -> Graph:
     if known is not None:
         return known
     try:
-        graph, recorder = _recorded(model, example_inputs, {}, Hollow())
+        graph, recorder = afresh(model, lambda: _recorded(model, example_inputs, {}, Hollow()))
         if not recorder.spoiled and not depends(graph, recorder.looked, LEFT_OUT):
             if not recorder.looked:
                 recorded.keep(model, example_inputs, state, graph)
             return graph
     except TraceError:
         pass  # zeros in the place of numbers may be what failed
-    return _recorded(model, example_inputs, masks)[0]
+    return afresh(model, lambda: _recorded(model, example_inputs, masks))[0]
 
 
 def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, hollow: Hollow | None = None) -> tuple[Graph, Recorder]:

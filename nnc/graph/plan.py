@@ -54,12 +54,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Size:
-    """A number that follows from an axis and is held by a layer: `groups` of a grouped convolution, say."""
+    """A number that follows from an axis and is held by a layer, as `groups` of a grouped convolution, or several, as where it splits."""
 
     layer: str
     attribute: str
-    old: int
-    new: int
+    old: int | tuple[int, ...]
+    new: int | tuple[int, ...]
+
+    def in_place_of(self, held: Any) -> Any:
+        """Return the new value as what the layer holds now is one: a number, a list or a tuple."""
+        return type(held)(self.new) if isinstance(self.new, tuple) else self.new
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ class Plan:
         """Return the plan that `to_dict` wrote. Raises KeyError or TypeError where `data` is something else."""
         return cls(
             groups=tuple(Group(tuple(Member(**{**m, "removed": tuple(m["removed"])}) for m in g["members"])) for g in data["groups"]),
-            sizes=tuple(Size(**size) for size in data["sizes"]),
+            sizes=tuple(Size(size["layer"], size["attribute"], _whole(size["old"]), _whole(size["new"])) for size in data["sizes"]),
             reshapes=tuple(Reshape(**r | {key: tuple(r.get(key, ())) for key in ("old", "new", "cut")}) for r in data["reshapes"]),
             biases=tuple(data["biases"]),
             kept=tuple(Kept(**kept) for kept in data["kept"]),
@@ -189,6 +193,10 @@ class Plan:
         lines += [f"kept: {kept.count} of {kept.where}: {kept.reason}" for kept in self.kept]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines) or "nothing leaves"
+
+
+def _whole(numbers: Any) -> Any:
+    return tuple(numbers) if isinstance(numbers, list) else numbers
 
 
 def _plain(item: Any) -> Any:

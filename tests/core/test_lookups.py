@@ -90,7 +90,7 @@ def test_equal_numbers_that_take_nothing_stay():
 
 
 def test_no_attribute_alone_is_a_way():
-    assert held_sizes(Net.attribute, change("attribute"), Net()) == {}
+    assert held_sizes(Net.attribute, change("attribute"), Net()) == ()
 
 
 @pytest.mark.parametrize(("name", "count"), [("twice", 2), ("computed", 0)])

@@ -115,17 +115,31 @@ def first_half(x):
 
 
 class SlicedElsewhere(nn.Module):
-    """A slice in a function of its own, which other models may use as well."""
+    """A slice in a function of its own, which other models use as well."""
 
-    def __init__(self):
+    def __init__(self, half=first_half):
         super().__init__()
+        self.half = half
         self.first, self.second = nn.Linear(8, 24), nn.Linear(12, 5)
 
+    def forward(self, x):
+        return self.second(self.half(self.first(x)))
+
+
+class SlicedByName(SlicedElsewhere):
     def forward(self, x):
         return self.second(first_half(self.first(x)))
 
 
-def test_what_a_slice_outside_of_the_model_takes_is_kept_with_the_reason():
+def test_a_slice_in_a_function_that_forward_calls_follows_for_that_model_alone():
+    small, speedup = shrunk(SlicedByName(), torch.randn(2, 8))
+
+    assert speedup.plan.kept == ()
+    assert small.second.in_features < 12
+    assert first_half(torch.zeros(2, 24)).shape == (2, 12)
+
+
+def test_a_slice_in_a_function_that_no_method_names_is_kept_with_the_reason():
     _, speedup = shrunk(SlicedElsewhere(), torch.randn(2, 8))
 
     assert any("aten.slice" in kept.reason and "the code there fixes it" in kept.reason for kept in speedup.plan.kept)
