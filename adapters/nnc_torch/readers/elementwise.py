@@ -51,10 +51,12 @@ def pointwise(call: Call) -> bool | None:
     if sum(isinstance(value, torch.Tensor) for value in (*call.args, *call.kwargs.values())) != 1:
         return False
     rest, kwargs, function = tuple(call.args[1:]), dict(call.kwargs), _pure(call)
+    kind = call[name].dtype
 
     def evaluate(x: Array) -> Array:
+        known = torch.tensor(np.asarray(x))
         with torch.no_grad():
-            return next(tensors_in(function(torch.tensor(np.asarray(x)), *rest, **kwargs))).numpy()
+            return next(tensors_in(function(known if kind.is_floating_point else known.to(kind), *rest, **kwargs))).numpy()
 
     call.emit("pointwise", call.read(name), evaluate=evaluate)
     return None
@@ -77,6 +79,21 @@ def fill(call: Call) -> None:
 def empty_like(call: Call) -> None:
     """empty_like(self): no number is known."""
     call.emit("pointwise", call.read("self"), evaluate=lambda x: np.full_like(x, np.nan))
+
+
+def clamp(call: Call) -> None:
+    """clamp(self, min, max), clamp_min, clamp_max: bounds are numbers, or tensors that broadcast."""
+    bounds = [(call.get(name), compute) for name, compute in (("min", np.maximum), ("max", np.minimum))]
+    if not any(isinstance(bound, torch.Tensor) for bound, _ in bounds):
+        pointwise(call)
+        return
+    x, shape = call.read("self"), tuple(call.output.shape)
+    for bound, compute in bounds:
+        if bound is not None:
+            limit = call.values.read(bound) if isinstance(bound, torch.Tensor) else constant(bound)
+            x = call.node("binary", (x, limit), shape, _on_arrays(compute), function="other")
+    assert x is not None
+    call.give(x)
 
 
 def glu(call: Call) -> None:
@@ -163,7 +180,7 @@ _SAME = ("alias", "detach", "_to_copy", "lift_fresh", "lift_fresh_copy", "dropou
 _UNARY = """
 relu relu6 gelu silu mish sigmoid tanh hardtanh hardswish hardsigmoid leaky_relu elu celu selu softplus hardshrink softshrink
 log_sigmoid_forward threshold neg abs sign exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal erf erfc sin cos tan asin acos
-atan sinh cosh asinh acosh atanh floor ceil round trunc frac clamp clamp_min clamp_max nan_to_num zeros_like ones_like full_like logit
+atan sinh cosh asinh acosh atanh floor ceil round trunc frac nan_to_num zeros_like ones_like full_like logit
 isnan isinf isfinite logical_not bitwise_not"""
 #: Operations of two operands, and what computes the same on arrays.
 _COMPARED: dict[str, Callable[[Any, Any], Any]] = {
@@ -195,6 +212,7 @@ _NAMED: dict[str, Callable[[Call], bool | None]] = {
     **dict.fromkeys(_SAME, identity),
     **dict.fromkeys(("clone", "contiguous"), moved),
     **dict.fromkeys(_UNARY.split(), pointwise),
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), clamp),
     **{name: binary("other", compute) for name, compute in _COMPARED.items()},
     **{name: binary("other") for name in ("bitwise_and", "bitwise_or", "bitwise_xor")},
     "add": binary("add", np.add),
