@@ -7,7 +7,7 @@ ENVIRONMENT := .venv/.built
 export OMP_WAIT_POLICY ?= passive
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow check bench bench-architectures clean
+.PHONY: demo test test-slow check bench bench-architectures bench-timm clean
 
 demo: $(ENVIRONMENT)
 	$(BIN)/nnc demo
@@ -31,6 +31,9 @@ bench: $(ENVIRONMENT) build/peers
 bench-architectures: $(ENVIRONMENT) build/peers
 	PYTHONPATH=build/peers $(BIN)/python benchmarks/architectures.py
 
+bench-timm: $(ENVIRONMENT) build/timm
+	PYTHONPATH=build/timm $(BIN)/python benchmarks/timm_zoo.py -o benchmarks/results/timm.json
+
 clean:
 	rm -rf .venv build
 
@@ -45,4 +48,8 @@ $(ENVIRONMENT): pyproject.toml constraints.txt
 # What the benchmarks compare with stays out of the environment.
 build/peers: constraints.txt | $(ENVIRONMENT)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $@ -c constraints.txt torch-pruning
+	touch $@
+
+build/timm: constraints.txt | $(ENVIRONMENT)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $@ -c constraints.txt torchvision timm
 	touch $@
