@@ -11,14 +11,13 @@ from tests.zoo.families import FAMILIES
 
 #: Whose code met what others' does not: shapes in a variable, sizes behind a root, copies that one head needs not, random patches.
 TELLING = (
-    *("blip", "codegen", "convbert", "deberta_v2", "falcon", "funnel", "gemma2", "olmo2", "pvt", "segformer", "squeezebert", "swinv2"),
+    *("blip", "codegen", "convbert", "deberta_v2", "falcon", "funnel", "gemma2", "levit", "olmo2", "pvt", "segformer", "squeezebert", "swinv2"),
     *("vilt", "xglm", "xlm"),
 )
 #: What must stay, and why.
 STAYS = {
     "deberta_v2": "follows from the size",  # scores are divided by the root of a tensor's last size
     "falcon": "follows from the size",
-    "levit": "needs its size",  # it keeps what it added to the scores of each head in a first pass
     "olmo2": "needs its size",  # torch takes another kernel for values that are narrower than keys
     "segformer": "needs its size",
 }
