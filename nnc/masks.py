@@ -49,11 +49,14 @@ def from_kept(keep: Array, layer: Layer) -> dict[str, Array]:
     """Return the masks of a layer of which `keep` stays: shape `(out,)` for channels, the weight's shape for elements.
 
     A channel is a row of the weight, of an embedding a column, and its entry of the bias; an element is one weight. A unit of a
-    recurrent layer, `keep` of shape `(units,)`, is a row of each gate in all of the layer's parameters.
+    recurrent layer, `keep` of shape `(units,)`, is a row of each gate in all of the layer's parameters; a row of an attention's queries
+    one of the keys and values, too, where these have weights of their own.
     """
     shape, axis = layer.parameters["weight"], channel_axis(layer)
     if keep.shape == layer.parameters.get("recurrent_weight", ())[1:]:
         return {name: _each_gate(keep, name, rows) for name, rows in layer.parameters.items() if name in _GATES}
+    if keep.shape == shape[:1] and "key_weight" in layer.parameters:
+        return {name: _each_gate(keep, name, rows) for name, rows in layer.parameters.items() if name in _APART}
     if keep.shape == shape and len(shape) > 1:
         return complete({"weight": keep}, layer)
     rows = np.broadcast_to(keep.reshape(-1, *(1,) * (len(shape) - 1 - axis)), shape).copy()
@@ -62,6 +65,10 @@ def from_kept(keep: Array, layer: Layer) -> dict[str, Array]:
 
 #: The parameters of a recurrent layer, which hold its units gate behind gate.
 _GATES = ("weight", "bias", "recurrent_weight", "recurrent_bias")
+
+
+#: The parameters of an attention whose queries, keys and values have a weight each; their biases lie one behind the other.
+_APART = ("weight", "key_weight", "value_weight", "bias")
 
 
 def _each_gate(keep: Array, name: str, shape: Shape) -> Array:

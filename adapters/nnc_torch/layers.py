@@ -29,6 +29,10 @@ NEUTRAL: Mapping[str, str] = MappingProxyType({"MultiheadAttention": "MultiHeadA
 
 #: What nn.MultiheadAttention calls the weight and the bias of its queries, keys and values, and what they are here.
 _PACKED: Mapping[str, str] = MappingProxyType({"in_proj_weight": "weight", "in_proj_bias": "bias"})
+#: Likewise where keys or values have a width of their own, and so a weight: a head's rows in one of the three stand for it.
+_APART: Mapping[str, str] = MappingProxyType(
+    {"q_proj_weight": "weight", "k_proj_weight": "key_weight", "v_proj_weight": "value_weight", "in_proj_bias": "bias"}
+)
 #: What the cells of nn.RNN, LSTM and GRU call theirs; a layer of several cells adds a number to the name, this is its first cell.
 _RECURRENT = {"weight_ih": "weight", "weight_hh": "recurrent_weight", "bias_ih": "bias", "bias_hh": "recurrent_bias"}
 _FIRST: Mapping[str, str] = MappingProxyType({f"{own}{end}": name for own, name in _RECURRENT.items() for end in ("", "_l0")})
@@ -52,7 +56,7 @@ def private(module: nn.Module, parameter: str) -> str:
 def _names(module: nn.Module) -> Mapping[str, str]:
     """Return the canonical names of the parameters that torch calls otherwise."""
     if isinstance(module, nn.MultiheadAttention):
-        return _PACKED
+        return _APART if module.in_proj_weight is None else _PACKED
     return _FIRST if isinstance(module, nn.RNNBase | nn.RNNCellBase) else {}
 
 
@@ -116,9 +120,8 @@ def type_names(module: nn.Module) -> tuple[str, ...]:
 
 def is_prunable(module: nn.Module) -> bool:
     """Say whether an axis of a module's canonical weight is its output channels."""
-    if isinstance(module, nn.MultiheadAttention):
-        return module.in_proj_weight is not None
-    return isinstance(module, nn.Linear | nn.Embedding | _ConvNd | nn.RNNBase | nn.RNNCellBase) or is_transformers_linear(module)
+    kinds = nn.Linear | nn.Embedding | _ConvNd | nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention
+    return isinstance(module, kinds) or is_transformers_linear(module)
 
 
 def parametrizations(module: nn.Module) -> dict[str, Any]:

@@ -24,13 +24,19 @@ def follow(module: nn.MultiheadAttention) -> None:
     """Set the sizes of a cut attention to those of its weights, and install the forward that honours them."""
     width, inner = module.out_proj.weight.shape
     heads = inner // module.head_dim
-    if module.in_proj_weight is not None:
-        module.kdim = module.vdim = module.in_proj_weight.shape[1]
-    if (heads, width) != (module.num_heads, module.embed_dim) or heads * module.head_dim != width:
+    first, second, third = _weights(module)
+    module.kdim, module.vdim = second.shape[1], third.shape[1]
+    if (heads, width) != (module.num_heads, module.embed_dim) or heads * module.head_dim != width or first.shape[1] != width:
         module.num_heads, module.embed_dim = heads, width
         # Keeps nn.TransformerEncoderLayer from its fused kernel, which derives the size of a head as torch does.
         module._qkv_same_embed_dim = False
         module.forward = types.MethodType(forward, module)
+
+
+def _weights(module: nn.MultiheadAttention) -> tuple[torch.Tensor, ...]:
+    """Return the weights of queries, keys and values, which may be one parameter."""
+    weight = module.in_proj_weight
+    return (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight) if weight is None else (weight, weight, weight)
 
 
 def open_up(modules: Mapping[str, nn.Module], sites: Iterable[Site]) -> list[nn.MultiheadAttention]:

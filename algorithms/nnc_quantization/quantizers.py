@@ -48,7 +48,7 @@ class CalibratedQuantizer(Quantizer):
     """
 
     spec = QuantSpec
-    treated = "layers whose weight has two axes or more, other than recurrent ones"
+    treated = "layers with one weight, of two axes or more"
     observer = "moving_average_abs_max"
 
     def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, **options: Any) -> None:
@@ -65,7 +65,8 @@ class CalibratedQuantizer(Quantizer):
 
     @staticmethod
     def treats(layer: Layer) -> bool:
-        return len(layer.parameters.get("weight", ())) > 1 and "recurrent_weight" not in layer.parameters
+        several = {"recurrent_weight", "key_weight"} & layer.parameters.keys()
+        return len(layer.parameters.get("weight", ())) > 1 and not several
 
     @abstractmethod
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:

@@ -2,11 +2,13 @@
 
 import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import nnc
+from nnc_pruning import L1NormPruner
 from nnc_torch import multihead
 
 
@@ -106,4 +108,135 @@ def test_heads_leave_whether_or_not_a_mean_over_them_is_computed_that_nobody_rea
     small = speedup.speedup_model()
 
     assert small.attention.num_heads == 3
+    assert speedup.difference <= 1e-6
+
+
+class Around(nn.Module):
+    """An attention with layers in front of each of its inputs, and one behind it."""
+
+    def __init__(self, weights=False, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weights = weights
+        self.query, self.key, self.value = nn.Linear(16, 16), nn.Linear(16, options.get("kdim", 16)), nn.Linear(16, options.get("vdim", 16))
+        self.attention, self.out = attention(**options), nn.Linear(16, 3)
+
+    def forward(self, x, memory):
+        mixed, weights = self.attention(self.query(x), self.key(memory), self.value(memory), need_weights=self.weights is not False)
+        return (self.out(mixed), weights) if self.weights == "read" else self.out(mixed)
+
+
+APART = {"kdim": 12, "vdim": 20}
+INPUTS = (
+    torch.randn(5, 5, 16, generator=torch.Generator().manual_seed(1)),
+    torch.randn(5, 5, 16, generator=torch.Generator().manual_seed(2)),
+)
+HEADS = [{"op_types": ["MultiheadAttention"], "granularity": "head", "sparsity": 0.5}]
+VARIANTS = [
+    {},
+    {"add_bias_kv": True},
+    {"add_zero_attn": True, "batch_first": True},
+    {"bias": False, "add_bias_kv": True, "add_zero_attn": True},
+    {"weights": True},
+    APART,
+    {**APART, "bias": False},
+    {"kdim": 12, "add_bias_kv": True, "batch_first": True},
+    {"vdim": 20, "add_zero_attn": True},
+    {**APART, "weights": True},
+]
+
+
+def pruned(config, options):
+    """Return the speedup of a pruned model, and the small one."""
+    model = Around(**options).eval()
+    speedup = nnc.ModelSpeedup(model, INPUTS, L1NormPruner(model, config, example_inputs=INPUTS).propose())
+    return speedup, speedup.speedup_model()
+
+
+def comes_back(small, folder, options):
+    nnc.save(small, folder)
+    again = nnc.load(folder, model=lambda: Around(**options).eval())
+    return torch.equal(small(*INPUTS), again(*INPUTS))
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_half_of_the_heads_leave_exactly(options, tmp_path):
+    speedup, small = pruned(HEADS, options)
+
+    assert speedup.difference <= 1e-6 and speedup.plan.kept == ()
+    assert (small.attention.num_heads, small.attention.head_dim, small.attention.embed_dim) == (2, 4, 16)
+    assert small.attention.out_proj.weight.shape == (16, 8)
+    assert comes_back(small, tmp_path, options)
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_half_of_all_leaves_exactly(options, tmp_path):
+    speedup, small = pruned([{"sparsity": 0.5}], options)
+
+    attention, widths = small.attention, (options.get("kdim", 16) // 2, options.get("vdim", 16) // 2)
+    assert speedup.difference <= 1e-6 and speedup.plan.kept == ()
+    assert (attention.num_heads, attention.head_dim, attention.embed_dim) == (2, 4, 8)
+    assert (attention.kdim, attention.vdim) == widths == (small.key.out_features, small.value.out_features)
+    assert comes_back(small, tmp_path, options)
+
+
+def test_weights_apart_are_offered_as_heads_and_cut_together():
+    model = Around(**APART).eval()
+
+    offered = {group.layers: group.granules for group in nnc.prunability(model, INPUTS).groups}
+    small = nnc.compress(model, HEADS, example_inputs=INPUTS).speedup()
+
+    assert offered[("attention",)] == 4
+    whole, cut = dict(model.attention.named_parameters()), dict(small.attention.named_parameters())
+    shapes = {name: tuple(parameter.shape) for name, parameter in cut.items()}
+    assert shapes == {
+        "q_proj_weight": (8, 16),
+        "k_proj_weight": (8, 12),
+        "v_proj_weight": (8, 20),
+        "in_proj_bias": (24,),
+        "out_proj.weight": (16, 8),
+        "out_proj.bias": (16,),
+    }
+    stays = whole["q_proj_weight"].reshape(4, -1).abs().sum(1).argsort()[2:].sort().values  # a head is worth its queries' rows
+    for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight"):
+        assert torch.equal(cut[name], whole[name].unflatten(0, (4, 4))[stays].flatten(0, 1))
+
+
+def test_a_query_of_fewer_channels_leaves_the_heads_whole():
+    """torch takes the width of the query for that of all heads."""
+    speedup, small = pruned([{"op_names": ["query"], "sparsity": 0.5}], APART)
+
+    assert speedup.difference <= 1e-6
+    assert small.attention.q_proj_weight.shape == (16, 8)
+    assert (small.attention.num_heads, small.attention.embed_dim) == (4, 16)
+
+
+@pytest.mark.parametrize("options", [{"weights": "read"}, {**APART, "weights": "read"}], ids=str)
+def test_heads_whose_weights_are_an_output_stay_with_a_reason(options):
+    model = Around(**options).eval()
+
+    with pytest.raises(nnc.ConfigError, match="no attention head is among the output channels of attention that can leave"):
+        nnc.compress(model, HEADS, example_inputs=INPUTS)
+    reasons = {pinned.reason for pinned in nnc.prunability(model, INPUTS).pinned if pinned.layer == "attention"}
+    assert any("takes a mean over it" in reason for reason in reasons)
+
+
+def test_without_inputs_a_row_of_the_queries_takes_those_of_the_keys_and_values_with_it():
+    model = Around(**APART).eval()
+
+    masks = L1NormPruner(model, [{"op_names": ["attention"], "sparsity": 0.25}]).propose()["attention"]
+
+    gone = ~masks["weight"].any(axis=1)
+    assert np.flatnonzero(gone).tolist() == sorted(model.attention.q_proj_weight.abs().sum(1).argsort()[:4].tolist())
+    assert (masks["bias"] == np.tile(~gone, 3)).all()
+    assert all((masks[f"{part}_weight"].any(axis=1) == ~gone).all() for part in ("key", "value"))
+
+
+def test_masks_may_be_given_under_torchs_names():
+    stays = torch.arange(16) >= 4  # without the first head
+    rows = {f"{part}_proj_weight": stays[:, None].expand(16, width) for part, width in (("q", 16), ("k", 12), ("v", 20))}
+
+    speedup = nnc.ModelSpeedup(Around(**APART).eval(), INPUTS, {"attention": {**rows, "in_proj_bias": stays.repeat(3)}})
+
+    assert speedup.speedup_model().attention.num_heads == 3
     assert speedup.difference <= 1e-6

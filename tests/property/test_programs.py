@@ -121,7 +121,7 @@ def _module(layer: str) -> str:
 def test_a_torch_module_and_an_onnx_file_of_one_network_have_the_same_groups(program):
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
-    assume(not _single_headed(program) and not _turned(program) and not _apart(program) and not _both_ways(program))
+    assume(not _single_headed(program) and not _turned(program) and not _both_ways(program))
     module, file = groups("torch", program), groups("onnx", program)
 
     if _gets_additions(program):
@@ -139,12 +139,6 @@ def _single_headed(program: Program) -> bool:
 def _both_ways(program: Program) -> bool:
     """A file has the two directions of a recurrent layer on an axis of their own, which a slice or a concat behind it cuts across."""
     return any(step.attrs.get("both") for step in program.steps)
-
-
-def _apart(program: Program) -> bool:
-    """Where keys are of another width than queries, torch's attention holds three weights apart, of which none is the layer's `weight`."""
-    attentions = [(step.attrs, step.results[0].channels) for step in program.steps if step.op == "attention"]
-    return any(a["shared"] == 1 and a["source"] != width for a, width in attentions)
 
 
 def _turned(program: Program) -> bool:
