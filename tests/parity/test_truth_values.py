@@ -106,9 +106,20 @@ def test_heads_that_code_tells_apart_by_their_places_stay(masked):
     assert speedup.difference <= 1e-6 and speedup.plan.kept
 
 
-class Choosing(keras.Model):
+class ChoosingInTorch(torch.nn.Module):
     """Rows that are not meant are set to zero, as those of padding are."""
 
+    def __init__(self, filled=False):
+        super().__init__()
+        self.filled = filled
+        self.up, self.down = torch.nn.Linear(6, 16), torch.nn.Linear(16, 3)
+
+    def forward(self, x):
+        y = self.up(x).relu()
+        return self.down(y.masked_fill(x[:, :1] <= 0, 0) if self.filled else torch.where(x[:, :1] > 0, y, torch.zeros_like(y)))
+
+
+class ChoosingInKeras(keras.Model):
     def __init__(self):
         super().__init__()
         self.up, self.down = keras.layers.Dense(16, activation="relu"), keras.layers.Dense(3)
@@ -118,14 +129,18 @@ class Choosing(keras.Model):
         return self.down(ops.where(x[:, :1] > 0, y, ops.zeros_like(y)))
 
 
-def test_a_choice_between_zeros_is_zero():
+@pytest.mark.parametrize(
+    "build", [ChoosingInTorch, lambda: ChoosingInTorch(filled=True), ChoosingInKeras], ids=["torch", "filled", "keras"]
+)
+def test_a_choice_between_zeros_is_zero(build):
     x = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
-    model = Choosing()
+    model = build()
+    x = torch.from_numpy(x) if isinstance(model, torch.nn.Module) else x
     model(x)
     masks = L1NormPruner(model, [{"sparsity": 0.5}], example_inputs=x).propose()
 
     speedup = nnc.ModelSpeedup(model, x, masks)
     small = speedup.speedup_model()
 
-    assert small.up.units == 8
+    assert rows(small) == {"up": 8, "down": 3}
     assert speedup.difference <= 1e-6 and speedup.plan.kept == ()

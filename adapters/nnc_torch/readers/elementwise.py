@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from nnc.graph.ir import Array, Tensor, constant
+from nnc.graph.values import same
 from nnc_torch.inference import tensors_in
 from nnc_torch.record import Call
 
@@ -141,15 +142,14 @@ def reverse_subtract(call: Call) -> None:
 
 
 def where(call: Call) -> bool | None:
-    """where(condition, self, other), masked_fill(self, mask, value): all broadcast, and nothing is known of the result."""
-    tensors = [call.values.read(value) for value in call.args if isinstance(value, torch.Tensor)]
-    if len(tensors) < 2:
+    """where(condition, self, other), masked_fill(self, mask, value): all broadcast; what the two agree on is the result."""
+    names = ("self", "value", "mask") if "mask" in call else ("self", "other", "condition")
+    if any(name not in call for name in names):
         return False
-    joined = tensors[0]
-    for tensor in tensors[1:-1]:
-        shape = np.broadcast_shapes(joined.shape, tensor.shape)
-        joined = call.node("binary", (joined, tensor), shape, function="other")
-    call.emit("binary", joined, tensors[-1], function="other")
+    a, b, condition = (call.read(name) if isinstance(call[name], torch.Tensor) else constant(float(call[name])) for name in names)
+    assert a is not None and b is not None
+    both = call.node("binary", (a, b), np.broadcast_shapes(a.shape, b.shape), same, function="other")
+    call.emit("binary", both, condition, function="guarded")
     return None
 
 
