@@ -1,4 +1,7 @@
-"""One tool prunes one network, in a process of its own, and prints what that cost as JSON: `python peers.py nnc ResNet-50`."""
+"""One tool prunes one network, in a process of its own, and prints what that cost as JSON: `python peers.py nnc ResNet-50 seconds`.
+
+`seconds` are of the CPU; `memory` is how much the peak grew by, of which the first pruning in a process tells most.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +43,14 @@ def prune_with_torch_pruning(model: torch.nn.Module, inputs: dict[str, torch.Ten
 PEERS = {"nnc": prune_with_nnc, "torch-pruning": prune_with_torch_pruning}
 
 
-def measure(peer: str, network: str) -> dict[str, Any]:
-    """Return CPU seconds (median of `ROUNDS` fresh networks) without and with the proof, the growth of peak memory, and parameters."""
+def seconds(peer: str, network: str) -> dict[str, Any]:
+    """Return CPU seconds (median of `ROUNDS` fresh networks) without and with the proof, and parameters."""
     # Imports and lazy set-up are not what is measured.
     _prune(peer, "warm-up")
-    growth = _memory_growth(peer, network)
     rounds = [_prune(peer, network) for _ in range(ROUNDS)]
     return {
-        "cpu_seconds": median(seconds - proof for seconds, proof, _ in rounds),
-        "cpu_seconds_in_all": median(seconds for seconds, _, _ in rounds),
-        "memory_growth": growth,
+        "cpu_seconds": median(spent - proof for spent, proof, _ in rounds),
+        "cpu_seconds_in_all": median(spent for spent, _, _ in rounds),
         "parameters": rounds[0][2],
     }
 
@@ -59,8 +60,8 @@ def _prune(peer: str, network: str) -> tuple[float, float, int]:
     model, inputs = _fresh(network)
     start = process_time()
     small, proof = PEERS[peer](model, inputs)
-    seconds = process_time() - start
-    return seconds, proof, sum(parameter.numel() for parameter in small.parameters())
+    spent = process_time() - start
+    return spent, proof, sum(parameter.numel() for parameter in small.parameters())
 
 
 def _fresh(network: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
@@ -72,14 +73,15 @@ def _fresh(network: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     return model, example
 
 
-def _memory_growth(peer: str, network: str) -> int:
+def memory(peer: str, network: str) -> dict[str, Any]:
     """Return by how many bytes the peak of resident memory while pruning exceeds what was resident before it."""
+    _prune(peer, "warm-up")
     model, inputs = _fresh(network)
     before = _resident("VmRSS")
     # "5" makes the kernel start the high-water mark anew (proc(5)).
     Path("/proc/self/clear_refs").write_text("5")
     PEERS[peer](model, inputs)
-    return _resident("VmHWM") - before
+    return {"memory_growth": _resident("VmHWM") - before}
 
 
 def _resident(key: str) -> int:
@@ -90,4 +92,5 @@ def _resident(key: str) -> int:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    print(json.dumps(measure(*sys.argv[1:])))
+    peer, network, what = sys.argv[1:]
+    print(json.dumps({"seconds": seconds, "memory": memory}[what](peer, network)))
