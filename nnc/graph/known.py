@@ -72,8 +72,9 @@ class Values:
 
     def _given(self, tensor: Tensor) -> Known:
         wide = [axis for axis, size in enumerate(tensor.shape) if size != 1]
-        if tensor.data is not None and tensor.floating and len(wide) <= 1:
-            # A vector, however many axes of size 1 stand around it: a bias of shape (1, C, 1, 1), say. A single number is at -1.
+        if tensor.data is not None and (not wide or (tensor.floating and len(wide) == 1)):
+            # A vector, however many axes of size 1 stand around it: a bias of shape (1, C, 1, 1), say. A single number is at -1, and may
+            # be a whole one: torch makes a tensor of the 2 in `x / 2`.
             return {wide[0] if wide else -1: self.numbers(tensor).reshape(-1)}
         if tensor.role == "constant" and tensor.data is not None and tensor.floating:
             return _slices(np.asarray(tensor.data(), np.float64))

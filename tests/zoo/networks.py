@@ -311,6 +311,22 @@ def _grouped() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 24, 1), nn.ReLU(), nn.Conv2d(24, 48, 3, padding=1, groups=4), nn.ReLU(), nn.Conv2d(48, 5, 1))
 
 
+class Clipped(nn.Module):
+    """What a layer gives is clipped between bounds that are tensors, and scaled by what is counted over truth values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 24), nn.Linear(24, 5)
+        self.register_buffer("low", torch.tensor(-0.5))
+        self.register_buffer("high", torch.tensor(0.8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.zeros(x.shape[:2], dtype=torch.bool)
+        places = (~hidden).cumsum(1)
+        clipped = torch.clamp(self.up(x), self.low, self.high).clamp_min(self.low / 2)
+        return self.down(clipped * places[..., None] * 0.1)
+
+
 def _depthwise() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 24, 3, padding=1, groups=8), nn.ReLU(), nn.Conv2d(24, 5, 1))
 
@@ -369,5 +385,6 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "densenet": (Dense, lambda: noise(2, 3, 16, 16)),
     "shufflenet-v2": (Shuffled, image),
     "scaled": (Scaled, lambda: noise(2, 8)),
+    "clipped": (Clipped, lambda: noise(2, 6, 8)),
     "python-slices": (PythonSlices, lambda: noise(4, 6, 8)),
 }
