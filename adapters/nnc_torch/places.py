@@ -30,7 +30,9 @@ class Places:
     """
 
     def __init__(self, model: nn.Module, until: CodeType) -> None:
-        self._layers = {id(module): name for name, module in layers_of(model)}
+        layers = layers_of(model)
+        self._layers = {id(module): name for name, module in layers}
+        self.attentions = frozenset(name for name, module in layers if isinstance(module, nn.MultiheadAttention))
         self._until = until
         self._kinds: dict[CodeType, tuple[int, bool]] = {}
         self._sources: dict[tuple[CodeType, int], Source] = {}

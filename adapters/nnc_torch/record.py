@@ -97,9 +97,15 @@ class Call:
         self, kind: str, inputs: Sequence[Tensor | None], shape: Sequence[int], evaluate: Callable[..., Array] | None = None, **attrs: Any
     ) -> Tensor:
         """Add a node with one output of a given shape, and return that output."""
+        if kind == "matmul" and len(shape) > 2 and self.place[0] in self.recorder.places.attentions:
+            inputs = [self._whole_heads(x) for x in inputs if x is not None]
         result = Tensor(tuple(shape), floating=self.output.is_floating_point(), boolean=self.output.dtype == torch.bool)
         self.values.graph.nodes.append(self._node(kind, inputs, (result,), evaluate, attrs))
         return result
+
+    def _whole_heads(self, x: Tensor) -> Tensor:
+        """Pin the last axis of what nn.MultiheadAttention multiplies, the size of a head: its scale and its reshapes are for that size."""
+        return self.node("identity", (x,), x.shape, fixed=(len(x.shape) - 1,))
 
     def emit(self, kind: str, *inputs: Tensor | None, evaluate: Callable[..., Array] | None = None, **attrs: Any) -> None:
         """Add the node that gives the operation's (first) output."""

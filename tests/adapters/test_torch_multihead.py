@@ -221,6 +221,15 @@ def test_heads_whose_weights_are_an_output_stay_with_a_reason(options):
     assert any("takes a mean over it" in reason for reason in reasons)
 
 
+@pytest.mark.parametrize("options", [{"weights": "read"}, {**APART, "weights": "read"}], ids=str)
+def test_where_heads_stay_they_stay_whole_and_what_is_around_them_leaves(options):
+    speedup, small = pruned([{"sparsity": 0.5}], options)
+
+    assert speedup.difference <= 1e-6 and speedup.plan.kept == ()
+    assert (small.query.out_features, small.attention.embed_dim) == (8, 8)
+    assert (small.attention.num_heads, small.attention.head_dim, small.attention.out_proj.in_features) == (4, 4, 16)
+
+
 def test_without_inputs_a_row_of_the_queries_takes_those_of_the_keys_and_values_with_it():
     model = Around(**APART).eval()
 
