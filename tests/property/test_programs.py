@@ -69,6 +69,12 @@ def groups_volumes(program: Program) -> bool:
     return any(step.attrs["groups"] > 1 for step in convs)
 
 
+def groups_queries_of_another_width(program: Program) -> bool:
+    """Return whether a program has attention with shared heads whose values are not as wide as its queries: Keras refuses these."""
+    attentions = [(step.attrs, step.results[0].channels) for step in program.steps if step.op == "attention"]
+    return any(a["shared"] > 1 and a["source"] != width for a, width in attentions)
+
+
 @tried(60)
 @given(programs())
 @example(LOOSE)
@@ -91,7 +97,7 @@ def test_small_onnx_models_compute_what_the_masked_ones_do(program):
 @example(OUTSIDE)
 def test_small_keras_models_compute_what_the_masked_ones_do(program):
     pytest.importorskip("keras")
-    assume(not groups_volumes(program))
+    assume(not groups_volumes(program) and not groups_queries_of_another_width(program))
     assert moved("keras", program)[0] <= 1e-5
 
 
