@@ -26,7 +26,7 @@ from nnc.views import Learning, Site
 from nnc_quantization.calibration import Ranges, Through, measure, read_ranges, write_ranges
 from nnc_quantization.improve import Improvement
 from nnc_quantization.observers import OBSERVERS, Observer
-from nnc_quantization.structure import Structure, structure_of
+from nnc_quantization.structure import Structure, running, structure_of
 from nnc_quantization.views import (
     INPUTS,
     WEIGHTS,
@@ -58,10 +58,10 @@ class CalibratedQuantizer(Quantizer):
         self.layers: dict[str, Layer] = {layer.name: layer for layer in layers if layer.name in self._governed}
         self.ranges: Ranges | None = None
         self._made: dict[Site, Quantised] | None = None
-        self._seen: Structure | None = None
         for name in self.layers:
             for tensor in ("input", "output"):
                 self._observer(name, tensor)
+        self._structure = Structure() if example_inputs is None else self._structure_on(example_inputs)
 
     @staticmethod
     def treats(layer: Layer) -> bool:
@@ -156,7 +156,7 @@ class CalibratedQuantizer(Quantizer):
             self.calibrate()
         assert self.ranges is not None
         sites = [site for site in self._activations() if site in self.ranges]
-        shared = self._structure().shared
+        shared = self._structure.shared
         found = {}
         for site in sites:
             entry, bits = self._entry(self._owner(site)), self._bits(self._owner(site), _kind(site))
@@ -177,21 +177,21 @@ class CalibratedQuantizer(Quantizer):
         found: list[Site] = []
         for name in self.layers:
             wanted = self._entry(name).quant_types
-            found += [Site(name, tensor) for tensor in self._structure().inputs(name, self.layers[name]) if "input" in wanted]
+            found += [Site(name, tensor) for tensor in self._structure.inputs(name, self.layers[name]) if "input" in wanted]
             found += [Site(name, "output")] if "output" in wanted else []
         return list(dict.fromkeys([*found, *self._joints()]))
 
     def _joints(self) -> Mapping[Site, str]:
         """Return the outputs beside the entries' own that need a grid, with the layer whose entry says which; see `joints`."""
-        return self._structure().joints
+        return self._structure.joints
 
-    def _structure(self) -> Structure:
-        if self._seen is None and self.example_inputs is not None:
-            with unmasked(self.adapter):
-                graph = self.adapter.structure(self.example_inputs)
-            both = [name for name in self.layers if {"weight", "input"} <= set(self._entry(name).quant_types)]
-            self._seen = structure_of(graph, self.layers, both)
-        return self._seen or Structure()
+    def _structure_on(self, example_inputs: Any) -> Structure:
+        """Leave alone what does not run on the example inputs, and return the structure of the rest."""
+        with unmasked(self.adapter):
+            graph = self.adapter.structure(example_inputs)
+        self.layers = {name: self.layers[name] for name in running(graph, self.layers, self.name)}
+        both = [name for name in self.layers if {"weight", "input"} <= set(self._entry(name).quant_types)]
+        return structure_of(graph, self.layers, both)
 
     def _owner(self, site: Site) -> str:
         """Return the layer whose entry governs a site."""
@@ -200,7 +200,7 @@ class CalibratedQuantizer(Quantizer):
     def _observers(self) -> dict[Site, tuple[Site, Observer]]:
         """Return who measures each activation: the observer, and the site that it stands at; sites of one tensor have one."""
         sites = self._activations()
-        shared = self._structure().shared
+        shared = self._structure.shared
         known: dict[Any, tuple[Site, Observer]] = {}
         found = {}
         for site in sites:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from nnc.adapter import Layer
+from nnc.errors import ConfigError, LeftAlone
 from nnc.graph.ir import Graph
 from nnc.views import Site
 from nnc_quantization.balance import products
@@ -36,6 +38,21 @@ class Structure:
         if "MultiHeadAttention" in layer.op_types:
             return _ATTENDED if name in self.packed else ()
         return () if "Embedding" in layer.op_types else ("input",)
+
+
+def running(graph: Graph, layers: Mapping[str, Layer], algorithm: str) -> list[str]:
+    """Return which of the layers run, and warn of the others, as heads for training only. Raises `ConfigError` where that leaves none."""
+    ran = {node.layer for node in graph.nodes}
+    ran |= {tensor.name.rpartition(".")[0] for node in graph.nodes for tensor in node.inputs if tensor is not None and tensor.name}
+    left = [name for name in layers if any(each.startswith(name) for each in ran)]
+    idle = [name for name in layers if name not in left]
+    if not idle:
+        return left
+    listed = ", ".join(idle[:3]) + (f" and {len(idle) - 3} more" if len(idle) > 3 else "")
+    if not left:
+        raise ConfigError(f"{algorithm}: {listed} did not run on the example inputs, and nothing else is selected.")
+    warnings.warn(f"{algorithm}: {listed} did not run on the example inputs, and stays in float.", LeftAlone, stacklevel=5)
+    return left
 
 
 def structure_of(graph: Graph, layers: Mapping[str, Layer], quantised: Collection[str]) -> Structure:
