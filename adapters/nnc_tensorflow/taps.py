@@ -40,9 +40,8 @@ class Record:
     def last(self, site: Site) -> Any:
         """Return what a site showed last. Raises `ConfigError` where no forward pass came by."""
         if site not in self.seen:
-            raise ConfigError(
-                f"site {str(site)!r}: the forward pass does not reach it: the layer did not run, or other code reads its weight; exclude it."
-            )
+            why = "the layer did not run, or other code reads its weight; exclude it"
+            raise ConfigError(f"site {str(site)!r}: the forward pass does not reach it: {why}.")
         return self.seen[site][-1]
 
 

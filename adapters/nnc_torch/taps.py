@@ -102,9 +102,8 @@ def require_reached(sites: Collection[Site], found: Collection[Site]) -> None:
     """Raise ConfigError that names the sites which a pass did not reach."""
     missed = [str(site) for site in sites if site not in found]
     if missed:
-        raise ConfigError(
-            f"{', '.join(missed)}: no forward pass reaches it: the layer did not run on this batch, or other code reads its weight; exclude it."
-        )
+        why = "the layer did not run on this batch, or other code reads its weight; exclude it"
+        raise ConfigError(f"{', '.join(missed)}: no forward pass reaches it: {why}.")
 
 
 def _shown(module: nn.Module, site: Site) -> torch.Tensor:
