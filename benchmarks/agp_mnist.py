@@ -4,7 +4,8 @@
 
 The network of `nnc demo` (conv 20, conv 50, dense 500, dense 10; float32) is trained for 4 epochs. Then 80 % of the channels of each hidden
 layer are really removed: by AGP in rounds with some steps of Adam at 1e-3 after each, or all at once with as many steps. Both then
-take the same fine-tuning, its rate falling along a cosine. Accuracy is of all 10,000 test images.
+take the same fine-tuning, its rate falling along a cosine. Accuracy is of all 10,000 test images. With much more training than this, either
+way gives the small network all that it can learn, and MNIST does not tell them apart.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Budget:
 
     base: int = 4
     rounds: int = 8
-    steps: int = 469
-    epochs: int = 2
+    steps: int = 60
+    epochs: int = 1
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frameworks", nargs="+", default=["torch", "tensorflow"], choices=["torch", "tensorflow"])
     parser.add_argument("--images", type=int, help="train on the first so many images, and test on as many; all by default")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     for name, default in asdict(Budget()).items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("-o", "--output", type=Path, help="a JSON file for the rows")
