@@ -34,8 +34,8 @@ class Body:
         """Return the methods of the layer through which it runs `new` instead, by their names. Raises `SpeedupError` as `resized` does."""
         found: dict[str, MethodType] = {}
         for method, *names in self._ways:
-            whole = _through(getattr(self._owner, method).__func__, names, new, reshape, self._owner)
-            found[method] = MethodType(whole, self._owner)
+            so_far = found.get(method) or getattr(self._owner, method)
+            found[method] = MethodType(_through(so_far.__func__, names, new, reshape, self._owner), self._owner)
         return found
 
 

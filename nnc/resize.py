@@ -49,9 +49,11 @@ def calling(function: Callable[..., Any], callees: Mapping[str, Callable[..., An
 def called(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """Return the plain functions that the code of a function names, by these names and as it sees them now."""
     made = _made(function)
-    plain: Any = inspect.unwrap(made.original)
-    seen = {**plain.__globals__, **made.callees}
-    return {name: seen[name] for name in _names(plain.__code__) if isinstance(seen.get(name), FunctionType)}
+    plain = inspect.unwrap(made.original)
+    if not isinstance(plain, FunctionType):
+        return {}
+    found = {name: made.callees.get(name) or plain.__globals__.get(name) for name in _names(plain.__code__)}
+    return {name: function for name, function in found.items() if isinstance(function, FunctionType)}
 
 
 def _names(code: CodeType) -> Iterator[str]:

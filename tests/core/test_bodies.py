@@ -17,6 +17,10 @@ def attention(x, heads):
     return split_heads(x, heads), [split_heads(each, heads) for each in (x,)]
 
 
+def cross_attention(x, heads):
+    return split_heads(x, heads)
+
+
 class Net:
     scale = 3
 
@@ -28,6 +32,9 @@ class Net:
 
     def attention(self, x):
         return x.view(-1, 800)
+
+    def both(self, x):
+        return attention(x, 2)[0], cross_attention(x, 2), split_heads(x, 2)
 
 
 WIDTH = Reshape("", "view", "split_heads", split_heads.__code__.co_firstlineno + 1, (-1, 2, 800), (-1, 2, 400))
@@ -47,6 +54,7 @@ def test_a_function_changes_for_the_one_layer_whose_methods_call_it(reshapes):
 
     assert net.forward(x) == (((-1, 2, 400), [(-1, 2, 400)]), (-1, 12))
     assert net.other(x) == (-1, 4, 400)
+    assert net.both(x) == ((-1, 2, 400),) * 3
     assert Net().forward(x) == (((-1, 2, 800), [(-1, 2, 800)]), (-1, 24))
     assert split_heads(x, 2) == (-1, 2, 800)
 
