@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nnc.adapter import Adapter, Masks
@@ -23,6 +24,7 @@ from nnc.errors import ConfigError, StorageError, nearest
 from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
 from nnc.registry import adapter_for, recognise, registry
+from nnc.renamed import new_names, path_now, plan_now
 
 FORMAT = 1
 _TENSORS = "model.safetensors"
@@ -62,9 +64,12 @@ def load(folder: str | PathLike[str], model: Any = None) -> Any:
     index = _read_index(source)
     tensors = _read_tensors(source, index)
     # Everything is read and checked before the user's model is built or filled.
-    adapter = _rebuilt(source, index) if model is None else _cut(source, index, model)
-    adapter.load_tensors({name: array for name, array in tensors.items() if not name.startswith(_MASK)})
-    masks = _masks(tensors)
+    if model is None:
+        adapter, names = _rebuilt(source, index), dict[str, str]()
+    else:
+        adapter, names = _cut(source, index, model)
+    adapter.load_tensors({path_now(path, names): array for path, array in tensors.items() if not path.startswith(_MASK)})
+    masks = {path_now(layer, names): given for layer, given in _masks(tensors).items()}
     if masks:
         adapter.set_masks(masks)
     return adapter.model
@@ -114,8 +119,14 @@ def _index(adapter: Adapter, tensors: Path) -> dict[str, Any]:
         "model": type(adapter.model).__qualname__,
         "sha256": _digest(tensors),
         "plans": [plan.to_dict() for plan in adapter.plans()],
+        "layers": _layers(adapter),
         "blueprint": adapter.blueprint(),
     }
+
+
+def _layers(adapter: Adapter) -> list[str]:
+    """Return the names of layers, in order: also of those that have no parameters and store something, as a generator's state."""
+    return list(dict.fromkeys([*(layer.name for layer in adapter.layers()), *(path.rpartition(".")[0] for path in adapter.tensors())]))
 
 
 def _digest(path: Path) -> str:
@@ -183,12 +194,13 @@ def _rebuilt(source: Path, index: Mapping[str, Any]) -> Adapter:
     return adapter
 
 
-def _cut(source: Path, index: Mapping[str, Any], model: Any) -> Adapter:
-    """Return the user's original architecture, cut as the plans say."""
+def _cut(source: Path, index: Mapping[str, Any], model: Any) -> tuple[Adapter, dict[str, str]]:
+    """Return the user's original architecture, cut as the plans say, and what saved layers are called in it, where that differs."""
     adapter = adapter_for(_instance(model))
     if adapter.framework != index["framework"]:
         raise StorageError(f"{source}: holds a model of {index['framework']!r}; the model given is of {adapter.framework!r}.")
-    plans, made = _plans(source, index), adapter.plans()
+    names = new_names(index.get("layers", ()), _layers(adapter))
+    plans, made = _plans(source, index, names), adapter.plans()
     # A model that is small already needs only what was cut after that.
     for plan in plans[len(made) :] if plans[: len(made)] == made else plans:
         _require_fit(plan, adapter)
@@ -196,7 +208,7 @@ def _cut(source: Path, index: Mapping[str, Any], model: Any) -> Adapter:
         for reshape in plan.reshapes:
             if reshape.rewrite:
                 adapter.rewrite(reshape)
-    return adapter
+    return adapter, names
 
 
 def _instance(model: Any) -> Any:
@@ -209,9 +221,9 @@ def _instance(model: Any) -> Any:
     return model()
 
 
-def _plans(source: Path, index: Mapping[str, Any]) -> tuple[Plan, ...]:
+def _plans(source: Path, index: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> tuple[Plan, ...]:
     try:
-        return tuple(Plan.from_dict(plan) for plan in index["plans"])
+        return tuple(Plan.from_dict(plan_now(plan, names)) for plan in index["plans"])
     except (KeyError, TypeError) as error:
         raise StorageError(f"{source / _INDEX}: has a plan that this nnc cannot read: {error!r}.") from None
 

@@ -21,7 +21,6 @@ STAYS = {
 
 
 def made(name):
-    keras.utils.clear_session()  # or Keras numbers the names that it gives layers on from those of the model before
     keras.utils.set_random_seed(0)
     build, inputs = FAMILIES[name]
     return randomise(build()), inputs
