@@ -238,9 +238,9 @@ def _windows(call: ast.Call, count: int) -> Iterator[Sizes]:
             window = row[start : start + count]
             if not any(isinstance(size, (ast.Starred, ast.Tuple, ast.List)) for size in window):
                 yield window
-    if count > 1 and _called(call) in _SPLITTING:
-        unclear = [each for each in given if not isinstance(each, (ast.Constant, ast.UnaryOp, ast.Tuple, ast.List, ast.Starred))]
-        yield from (_Whole(each) for each in unclear[:2][-1:])
+    if count > 1 and _called(call) in _SPLITTING and not any(isinstance(each, (ast.Tuple, ast.List)) for each in given):
+        unclear = [each for each in given if not isinstance(each, (ast.Constant, ast.UnaryOp, ast.Starred))]
+        yield from (_Whole(each) for each in unclear[:2][-1:])  # torch.split(x, parts, axis), x.split(parts, 1)
     if given and count > 1 and _called(call) in _RESHAPING:
         last = given[-1].value if isinstance(given[-1], ast.Starred) else given[-1]
         if not isinstance(last, (ast.Constant, ast.Tuple, ast.List)) and len(given) <= 2:
