@@ -58,7 +58,7 @@ def shrink(model: nn.Module, plan: Plan, masks: Masks, folds: Mapping[str, Array
         _add_bias(small.get_submodule(path.rpartition(".")[0]), addend[kept[path][0]] if path in kept else addend)
     for size in plan.sizes:
         holder = small.get_submodule(size.layer)
-        setattr(holder, size.attribute, size.in_place_of(getattr(holder, size.attribute)))
+        setattr(holder, size.attribute, size.in_place_of(getattr(holder, size.attribute, size.old)))
     for module in small.modules():
         _follow(module)
     small._nnc_notes = configs.follow(model, small)
