@@ -44,7 +44,7 @@ def running(graph: Graph, layers: Mapping[str, Layer], algorithm: str) -> list[s
     """Return which of the layers run, and warn of the others, as heads for training only. Raises `ConfigError` where that leaves none."""
     ran = {node.layer for node in graph.nodes}
     ran |= {tensor.name.rpartition(".")[0] for node in graph.nodes for tensor in node.inputs if tensor is not None and tensor.name}
-    left = [name for name in layers if any(each.startswith(name) for each in ran)]
+    left = [name for name in layers if not name or any(each == name or each.startswith((f"{name}.", f"{name}/")) for each in ran)]
     idle = [name for name in layers if name not in left]
     if not idle:
         return left

@@ -11,16 +11,16 @@ from nnc.errors import ConfigError, LeftAlone
 
 
 class TorchBranches(nn.Module):
-    """A second head, for training only."""
+    """A second head, `side`, for training only; its name begins another's that runs."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.body, self.head, self.aux = nn.Linear(8, 16), nn.Linear(16, 4), nn.Linear(16, 4)
+        self.body, self.side_free, self.side = nn.Linear(8, 16), nn.Linear(16, 4), nn.Linear(16, 4)
 
     def forward(self, x):
         x = self.body(x).relu()
-        return (self.head(x), self.aux(x)) if self.training else self.head(x)
+        return (self.side_free(x), self.side(x)) if self.training else self.side_free(x)
 
 
 @keras.saving.register_keras_serializable("nnc-tests")
@@ -29,17 +29,17 @@ class KerasBranches(keras.Model):
         super().__init__(**options)
         keras.utils.set_random_seed(0)
         self.body = keras.layers.Dense(16, activation="relu", name="body")
-        self.head, self.aux = (keras.layers.Dense(4, name=name) for name in ("head", "aux"))
+        self.side_free, self.side = (keras.layers.Dense(4, name=name) for name in ("side_free", "side"))
 
     def build(self, shape):
         self.body.build(shape)
-        for layer in (self.head, self.aux):
+        for layer in (self.side_free, self.side):
             layer.build((shape[0], 16))
         self.built = True
 
     def call(self, x, training=False):
         x = self.body(x)
-        return (self.head(x), self.aux(x)) if training else self.head(x)
+        return (self.side_free(x), self.side(x)) if training else self.side_free(x)
 
 
 def torch_case():
@@ -64,17 +64,17 @@ def case(request):
 @pytest.mark.parametrize("algorithm", ["ptq", "qat_ste"])
 def test_what_does_not_run_stays_in_float_with_a_warning(case, algorithm, tmp_path):
     model, x = case
-    with pytest.warns(LeftAlone, match="aux did not run on the example inputs, and stays in float"):
+    with pytest.warns(LeftAlone, match="side did not run on the example inputs, and stays in float"):
         c = nnc.compress(model, [{"algorithm": algorithm}], example_inputs=x)
 
     result = c.export(tmp_path / "model.onnx", force=True)
 
-    assert {placed.layer for placed in result.placed if placed.kernel != "float"} == {"body", "head"}
+    assert {placed.layer for placed in result.placed if placed.kernel != "float"} == {"body", "side_free"}
     assert result.difference < 0.02
 
 
 def test_an_entry_of_which_nothing_runs_is_refused(case):
     model, x = case
 
-    with pytest.raises(ConfigError, match=r"aux did not run on the example inputs.*nothing else is selected"):
-        nnc.compress(model, [{"algorithm": "ptq", "op_names": ["aux"]}], example_inputs=x)
+    with pytest.raises(ConfigError, match=r"side did not run on the example inputs.*nothing else is selected"):
+        nnc.compress(model, [{"algorithm": "ptq", "op_names": ["side"]}], example_inputs=x)
