@@ -1,6 +1,6 @@
 """One model of each file of timm, by its own code: does half of what can leave leave, exactly, with nothing kept that was chosen?
 
-    make bench-timm                                       installs timm into build/peers and runs this on all of them
+    make bench-timm                                       installs timm into build/timm and runs this on all of them
     python benchmarks/timm_zoo.py --only levit --only davit
 
 Models are of the smaller ones in each file, at full size, with random weights, biases and running statistics. CPU seconds are those of
@@ -57,11 +57,12 @@ def main(
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     chosen = {name: name for name in only if name in timm.list_models()} or dict(_one_of_each(timm, only))
-    rows = [_pruned(timm, file, name) for file, name in track(chosen.items(), "pruning", console=Console(stderr=True))]
+    note, rows = {"timm": timm.__version__, "hardware": hardware()}, []
+    for file, name in track(chosen.items(), "pruning", console=Console(stderr=True)):
+        rows.append(_pruned(timm, file, name))
+        if output:  # after each, so that a run that is stopped leaves what it found
+            output.write_text(json.dumps({**note, "rows": [asdict(row) for row in rows]}, indent=1) + "\n", encoding="utf-8")
     console.print(_table(rows), f"timm {timm.__version__}, float32, one thread, {hardware()}")
-    if output:
-        note = {"timm": timm.__version__, "hardware": hardware()}
-        output.write_text(json.dumps({**note, "rows": [asdict(row) for row in rows]}, indent=1) + "\n", encoding="utf-8")
 
 
 def _timm() -> Any:
