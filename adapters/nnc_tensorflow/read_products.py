@@ -1,9 +1,10 @@
-"""Operations with weights: matrix products, convolutions, biases, lookups, fused normalisation."""
+"""Matrix products, and operations with weights: convolutions, biases, lookups, fused normalisation."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from nnc.graph.einsum import Operand, product
 from nnc.graph.ir import Tensor
 from nnc_tensorflow.attention import is_attention
 from nnc_tensorflow.layouts import LINEAR
@@ -29,14 +30,31 @@ def mat_mul(reader: Reader, op: Any) -> None:
 
 def _plain_product(reader: Reader, op: Any, turn_a: bool, turn_b: bool) -> None:
     a, b = (reader.tensor(given) for given in op.inputs)
-    reader.emit("matmul", op, (fixed_width(reader, _turned(reader, a) if turn_a else a), _turned(reader, b) if turn_b else b))
+    reader.emit("matmul", op, (_fixed_width(reader, _turned(reader, a) if turn_a else a), _turned(reader, b) if turn_b else b))
 
 
-def fixed_width(reader: Reader, x: Tensor) -> Tensor:
+def _fixed_width(reader: Reader, x: Tensor) -> Tensor:
     """Pin what a product within Keras' own attention sums over: the scale of the scores is one number, for that width."""
     if not is_attention(reader.owner):
         return x
     return reader.step("identity", x, x.shape, fixed=(len(x.shape) - 1,))
+
+
+def einsum(reader: Reader, op: Any) -> None:
+    """A product of two operands, between transposes and reshapes."""
+    found = product(op.get_attr("equation").decode(), [shape_of(given) for given in op.inputs])
+    if found is None:
+        unknown(reader, op)
+        return
+    a, b = (reader.tensor(given) for given in op.inputs)
+    sides = _fixed_width(reader, _arranged(reader, a, found.left)), _arranged(reader, b, found.right)
+    spread = reader.step("reshape", reader.join("matmul", sides, found.product), found.split)
+    reader.values[op.outputs[0].ref()] = reader.step("transpose", spread, found.shape, permutation=found.permutation)
+
+
+def _arranged(reader: Reader, x: Tensor, way: Operand) -> Tensor:
+    """Return an operand as (*batch, rows, columns)."""
+    return reader.step("reshape", reader.step("transpose", x, way.turned, permutation=way.permutation), way.shape)
 
 
 def _turned(reader: Reader, x: Tensor) -> Tensor:
@@ -165,6 +183,7 @@ def fused_batch_norm(reader: Reader, op: Any) -> None:
 READINGS: dict[str, Reading] = {
     "MatMul": mat_mul,
     "BatchMatMulV2": mat_mul,
+    "Einsum": einsum,
     "Conv2D": conv,
     "Conv3D": conv,
     "DepthwiseConv2dNative": conv,

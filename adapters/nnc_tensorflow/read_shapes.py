@@ -7,10 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from nnc.graph.ir import Tensor
 from nnc_tensorflow.names import is_get_item, is_ops_reshape, is_ops_split
 from nnc_tensorflow.read import Reader, Reading, shape_of, static, unknown
-from nnc_tensorflow.read_products import fixed_width
 
 
 def reshape(reader: Reader, op: Any) -> None:
@@ -190,41 +188,6 @@ def broadcast(reader: Reader, op: Any) -> None:
     reader.emit("expand", op, (reader.tensor(op.inputs[0]),))
 
 
-def einsum(reader: Reader, op: Any) -> None:
-    """Two operands whose letters are batch, contracted, or of one side: transpose, reshape, multiply, and back."""
-    equation = op.get_attr("equation").decode().replace(" ", "")
-    left, _, out = equation.partition("->")
-    letters = left.split(",")
-    repeated = any(len(set(term)) != len(term) for term in (*letters, out))
-    if len(letters) != 2 or "." in equation or repeated:
-        unknown(reader, op)
-        return
-    a, b = letters
-    batch = [c for c in out if c in a and c in b]
-    summed = [c for c in a if c in b and c not in out]
-    rows, columns = [c for c in a if c not in b], [c for c in b if c not in a]
-    if any(c not in out for c in (*rows, *columns)):
-        unknown(reader, op)
-        return
-    x, y = (reader.tensor(given) for given in op.inputs)
-    size = dict(zip(a, x.shape, strict=True)) | dict(zip(b, y.shape, strict=True))
-    left_side = fixed_width(reader, _arranged(reader, x, a, (batch, rows, summed), size))
-    right_side = _arranged(reader, y, b, (batch, summed, columns), size)
-    shape = (*left_side.shape[:-1], right_side.shape[-1])
-    product = reader.join("matmul", (left_side, right_side), shape)
-    spread = reader.step("reshape", product, tuple(size[c] for c in (*batch, *rows, *columns)))
-    order = tuple([*batch, *rows, *columns].index(c) for c in out)
-    reader.values[op.outputs[0].ref()] = reader.step("transpose", spread, tuple(size[c] for c in out), permutation=order)
-
-
-def _arranged(reader: Reader, x: Tensor, letters: str, groups: tuple[list[str], list[str], list[str]], size: dict[str, int]) -> Tensor:
-    """Emit a tensor's axes in the order of `groups`, each of the last two joined into one axis."""
-    order = [c for group in groups for c in group]
-    turned = reader.step("transpose", x, tuple(size[c] for c in order), permutation=tuple(letters.index(c) for c in order))
-    joined = [int(np.prod([size[c] for c in group], dtype=int)) for group in groups[1:]]
-    return reader.step("reshape", turned, (*(size[c] for c in groups[0]), *joined))
-
-
 READINGS: dict[str, Reading] = {
     "Reshape": reshape,
     "Squeeze": squeeze,
@@ -242,5 +205,4 @@ READINGS: dict[str, Reading] = {
     "MirrorPad": pad,
     "Tile": tile,
     "BroadcastTo": broadcast,
-    "Einsum": einsum,
 }

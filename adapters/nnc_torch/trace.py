@@ -18,7 +18,7 @@ from torch import nn
 from nnc.adapter import Masks, Trace
 from nnc.errors import NncError, TraceError
 from nnc.graph.ir import Graph, Node, Tensor
-from nnc_torch import linear, looking, packed, pixels, recorded, recurrent
+from nnc_torch import contracted, linear, looking, packed, pixels, recorded, recurrent
 from nnc_torch.caches import afresh
 from nnc_torch.hollow import LEFT_OUT, Hollow
 from nnc_torch.inference import arguments, inference, tensors_in, to_numpy
@@ -67,7 +67,7 @@ def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, hollow: Hollo
         seen = Seen(native_masks(model, masks))
         recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS, seen, hollow)
         recorder.literals.handlers = {
-            name: run for each in (linear, looking, packed, pixels, recurrent) for name, run in each.handlers(recorder).items()
+            name: run for each in (contracted, linear, looking, packed, pixels, recurrent) for name, run in each.handlers(recorder).items()
         }
         with _located(model, graph), seen if masks else nullcontext(), recorder.literals, recorder:
             outputs = list(tensors_in(_call(model, args, kwargs)))

@@ -87,7 +87,7 @@ def weights(model):
 
 
 #: What an exporter makes of a module that has no operation of its own in ONNX: einsum, group norm, sequences, packed projections.
-QUICK = {"einsum-heads": 0.55, "group-norm": 0.32, "shufflenet-v2": 0.65, "multihead-attention": 0.32}
+QUICK = {"einsum-heads": 0.55, "einsum-two-heads": 0.55, "group-norm": 0.32, "shufflenet-v2": 0.65, "multihead-attention": 0.32}
 QUICK |= {"lstm": 0.4, "lstm-both-ways": 0.4, "gru": 0.4}
 
 

@@ -215,11 +215,11 @@ class OwnHeads(nn.Module):
 class EinsumHeads(nn.Module):
     """Attention by chunk, unflatten and einsum."""
 
-    def __init__(self) -> None:
+    def __init__(self, heads: int = 4) -> None:
         super().__init__()
         self.qkv, self.output = nn.Linear(32, 96, bias=False), nn.Linear(32, 32)
         self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, 5)
-        self.heads = 4
+        self.heads = heads
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in self.qkv(self.norm(x)).chunk(3, -1))
@@ -381,6 +381,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "fused-qkv": (FusedHeads, lambda: noise(2, 6, 32)),
     "own-heads": (OwnHeads, lambda: noise(2, 6, 32)),
     "einsum-heads": (EinsumHeads, lambda: noise(4, 4, 32)),
+    "einsum-two-heads": (lambda: EinsumHeads(2), lambda: noise(4, 4, 32)),
     "transformer-decoder": (Decoded, lambda: (noise(2, 6, 32), noise(2, 5, 32))),
     "densenet": (Dense, lambda: noise(2, 3, 16, 16)),
     "shufflenet-v2": (Shuffled, image),

@@ -78,7 +78,7 @@ class OwnAttention(layers.Layer):
 
 
 class FusedAttention(layers.Layer):
-    """One Dense layer for query, key and value, sizes written as literals."""
+    """One Dense layer for query, key and value, four heads of a size written as literals."""
 
     def __init__(self):
         super().__init__()
@@ -91,12 +91,30 @@ class FusedAttention(layers.Layer):
         return self.out(ops.reshape(x, (-1, 6, 32)))
 
 
+class EinsumHeads(layers.Layer):
+    """Attention by einsum, with two heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = 2
+        self.query, self.key, self.value, self.out = (layers.Dense(32) for _ in range(4))
+
+    def call(self, x, y):
+        q, k, v = (ops.reshape(layer(each), (-1, 6, self.heads, 16)) for layer, each in ((self.query, x), (self.key, y), (self.value, y)))
+        scores = ops.softmax(ops.einsum("bqhd,bkhd->bhqk", q, k) / 4)
+        return self.out(ops.reshape(ops.einsum("bhqk,bkhd->bqhd", scores, v), (-1, 6, self.heads * 16)))
+
+
 def own_attention():
     return built(Transformer(OwnAttention), noise(2, 6, 12))
 
 
 def fused_attention():
     return built(Transformer(FusedAttention), noise(2, 6, 12))
+
+
+def einsum_heads():
+    return built(Transformer(EinsumHeads), noise(2, 6, 12))
 
 
 def functional_attention():
@@ -316,6 +334,7 @@ NETWORKS = {
     grouped_queries: 0.55,
     own_attention: 0.55,
     fused_attention: 0.55,
+    einsum_heads: 0.55,
     functional_attention: 0.55,
     cross_attention: 0.55,
     causal_attention: 0.6,

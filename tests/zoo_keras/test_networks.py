@@ -20,6 +20,7 @@ SUBCLASSED = (
     networks.grouped_queries,
     networks.own_attention,
     networks.fused_attention,
+    networks.einsum_heads,
     networks.split_at_indices,
     networks.slices,
     networks.tied_embedding,
