@@ -4,7 +4,7 @@
     python benchmarks/timm_zoo.py --only levit --only davit
 
 Models are of the smaller ones in each file, at full size, with random weights, biases and running statistics. CPU seconds are those of
-`nnc.compress` and `speedup()`, on one thread.
+pruner and speedup, on one thread.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from rich.table import Table
 import nnc
 from nnc.errors import NncError
 from nnc.latency import hardware
+from nnc_pruning import L1NormPruner
 from torch_zoo import randomised
 
 SMALL = re.compile(r"tiny|nano|pico|atto|femto|small|_s$|_xs|_xxs|18|26|050|b0|_t$|_t_|a0|s0|_0$|m0")
@@ -94,14 +95,13 @@ def _pruned(timm: Any, file: str, name: str) -> Row:
     model, image = randomised(timm.create_model(name)).eval(), torch.randn(1, *(config.input_size if config else (3, 224, 224)))
     before, start = _count(model), process_time()
     try:
-        compressed = nnc.compress(model, [{"sparsity": 0.5}], example_inputs=image)
-        small = compressed.speedup()
+        speedup = nnc.ModelSpeedup(model, image, L1NormPruner(model, [{"sparsity": 0.5}], example_inputs=image).propose())
+        small = speedup.speedup_model()
     except NncError as error:
         return Row(file, name, str(error).splitlines()[0], before)
-    seconds, report = process_time() - start, compressed.report()
-    kept = tuple(f"{each.where}: {each.reason}" for each in report.plan.kept)
-    outcome = "exact" if report.difference is not None and report.difference <= 1e-5 else "not exact"
-    return Row(file, name, outcome, before, _count(small) / before, report.difference or 0.0, kept, seconds)
+    kept = tuple(f"{each.where}: {each.reason}" for each in speedup.plan.kept)
+    outcome = "exact" if speedup.difference is not None and speedup.difference <= 1e-5 else "not exact"
+    return Row(file, name, outcome, before, _count(small) / before, speedup.difference or 0.0, kept, process_time() - start)
 
 
 def _count(model: torch.nn.Module) -> int:

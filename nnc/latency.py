@@ -39,6 +39,11 @@ def medians_by_turns(calls: Sequence[Callable[[], object]], repeats: int, warm_u
     return [median(seconds) for seconds in zip(*rounds, strict=True)]
 
 
+def turns_within(seconds: float, calls: Sequence[Callable[[], object]], most: int = 30, least: int = 5) -> int:
+    """Return how many turns of all calls take about so many seconds, between `least` and `most`, as one turn now tells."""
+    return max(least, min(most, int(seconds / max(sum(map(_seconds, calls)), 1e-9))))
+
+
 def hardware() -> str:
     """Name the processor and how much of it this process may use: `AMD EPYC, 2 cores, OMP_NUM_THREADS=1`."""
     threads = os.environ.get("OMP_NUM_THREADS")

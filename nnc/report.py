@@ -20,7 +20,7 @@ from nnc.columns import channels
 from nnc.graph.ir import Graph
 from nnc.graph.macs import macs
 from nnc.graph.plan import Plan
-from nnc.latency import Latency, hardware, medians_by_turns
+from nnc.latency import Latency, hardware, medians_by_turns, turns_within
 from nnc.registry import adapter_for
 
 if TYPE_CHECKING:
@@ -96,17 +96,21 @@ def report(
     after: Any,
     example_inputs: Any,
     *,
-    repeats: int = 30,
+    repeats: int | None = None,
     plan: Plan | None = None,
     difference: float | None = None,
 ) -> Report:
     """Measure both models on `example_inputs`; the latency by turns, as the median of `repeats`.
 
+    None stands for 30 repeats, and for fewer, but 5, where a pass takes so long that these would need more than 20 seconds.
+
     Raises `ModelError` for an object that is no framework's model, `TraceError` where a model fails on the inputs.
     """
     first, second = adapter_for(before), adapter_for(after)
     graphs = [adapter.trace(example_inputs, adapter.masks()).graph for adapter in (first, second)]
-    slow, fast = medians_by_turns([lambda: first.run(example_inputs), lambda: second.run(example_inputs)], repeats)
+    calls = [lambda: first.run(example_inputs), lambda: second.run(example_inputs)]
+    repeats = repeats or turns_within(20.0, calls)
+    slow, fast = medians_by_turns(calls, repeats, warm_up=2)
     latency = Latency(slow, fast, batch_size(graphs[0]), repeats, hardware())
     return Report(footprint(first, graphs[0]), footprint(second, graphs[1]), latency, plan, difference)
 

@@ -1,4 +1,6 @@
-from nnc.latency import hardware, medians_by_turns
+import pytest
+
+from nnc.latency import hardware, medians_by_turns, turns_within
 
 
 def test_calls_are_timed_by_turns_after_the_warm_up():
@@ -14,6 +16,14 @@ def test_each_call_has_its_own_median(monkeypatch):
     monkeypatch.setattr("nnc.latency.perf_counter", lambda: next(ticks))
 
     assert medians_by_turns([int, int], repeats=3, warm_up=0) == [2, 20]
+
+
+@pytest.mark.parametrize(("seconds", "turns"), [(0.001, 30), (1.0, 10), (60.0, 5)])
+def test_slow_calls_take_fewer_turns(monkeypatch, seconds, turns):
+    clock = iter([0.0, seconds, 0.0, seconds])
+    monkeypatch.setattr("nnc.latency.perf_counter", lambda: next(clock))
+
+    assert turns_within(20.0, [int, int]) == turns
 
 
 def test_the_hardware_names_the_cores_and_the_threads(monkeypatch):
