@@ -22,7 +22,7 @@ class Hollow:
 
     def __init__(self) -> None:
         self._memory: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
-        #: By address; kept, since the address of what is freed is given to others.
+        #: By their storage; kept, since the identity of what is freed is given to others.
         self._all: dict[int, torch.Tensor] = {}
 
     def __call__(self, func: Any, args: Sequence[Any]) -> Any:
@@ -36,7 +36,7 @@ class Hollow:
 
     def holds(self, tensors: Iterable[torch.Tensor]) -> bool:
         """Tell whether any of the tensors, or what it is a view of, was left out."""
-        return any(t.layout == torch.strided and t.untyped_storage().data_ptr() in self._all for t in tensors)
+        return any(t.layout == torch.strided and t.untyped_storage()._cdata in self._all for t in tensors)
 
     def zeros(self, like: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         """Return zeros of a tensor's type, on its device, one row after the other."""
@@ -56,7 +56,7 @@ class Hollow:
         memory = self._memory.get(key)
         if memory is None or memory.numel() < count:
             memory = self._memory[key] = _untouched(2 * count + 64, like)
-            self._all[memory.untyped_storage().data_ptr()] = memory
+            self._all[memory.untyped_storage()._cdata] = memory
         return memory.as_strided(shape, strides)
 
 

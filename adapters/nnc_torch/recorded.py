@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from nnc.graph.ir import Graph
+from nnc_torch.copies import address
 from nnc_torch.layers import layers_of
 
 #: Plain data that says all by its value.
@@ -137,7 +138,7 @@ class _Marks:
 def _tensor(tensor: torch.Tensor) -> Hashable:
     # Weights may be trained; whole numbers are positions, and may be in the graph as such.
     version = None if tensor.is_inference() or tensor.is_floating_point() else tensor._version
-    return id(tensor), tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.requires_grad, version
+    return id(tensor), address(tensor), tensor.dtype, tuple(tensor.shape), tensor.requires_grad, version
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

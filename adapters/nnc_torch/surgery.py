@@ -22,11 +22,10 @@ from nnc.graph.ir import Array
 from nnc.graph.plan import Plan
 from nnc_torch import configs, multihead
 from nnc_torch.caches import forget
-from nnc_torch.copies import copied
+from nnc_torch.copies import address, copied, lazily, memory
 from nnc_torch.inference import tensors_in
 from nnc_torch.layers import canonical, is_transformers_linear, join, layers_of, native, private, public
 from nnc_torch.masks import native_masks, unmasked
-from nnc_torch.trace import memory
 
 
 @dataclass
@@ -97,12 +96,13 @@ def _cut(
     kept: Mapping[str, Mapping[int, Array]],
     groups: Mapping[str, int],
 ) -> dict[int, Any]:
-    """Return `{id(object): its cut copy}` for one stored tensor, `{}` where nothing about it changes."""
+    """Return `{id(object): its cut copy}` for one stored tensor."""
     keep = [keeps[id(tensor)] for tensor in item.objects if id(tensor) in keeps]
     addend = next((folds[path] for path in item.paths if path in folds), None)
     indices = next((kept[path] for path in item.paths if path in kept), {})
     if not keep and addend is None and not indices:
-        return {}
+        same = lazily(item.tensor.detach())
+        return {id(tensor): _like(tensor, same) for tensor in item.objects}
     cut = _taken(canonical(item.module, item.parameter, item.tensor.detach()), indices)
     for mask in keep:
         stays = _taken(_distinct(canonical(item.module, item.parameter, mask)), indices)
@@ -113,8 +113,8 @@ def _cut(
         cut = (cut.double() + exact).to(cut.dtype)
     layer = item.paths[0].rpartition(".")[0]
     cut = native(item.module, item.parameter, cut, groups.get(layer)).contiguous()
-    if cut.data_ptr() == item.tensor.data_ptr():
-        cut = cut.clone()
+    if address(cut) == address(item.tensor):
+        cut = lazily(cut)
     return {id(tensor): _like(tensor, cut) for tensor in item.objects}
 
 

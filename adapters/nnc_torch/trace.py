@@ -20,6 +20,7 @@ from nnc.errors import NncError, TraceError
 from nnc.graph.ir import Graph, Node, Tensor
 from nnc_torch import contracted, linear, looking, packed, pixels, recorded, recurrent
 from nnc_torch.caches import afresh
+from nnc_torch.copies import memory
 from nnc_torch.hollow import LEFT_OUT, Hollow
 from nnc_torch.inference import arguments, inference, tensors_in, to_numpy
 from nnc_torch.layers import canonical_shape, join, layers_of, numbers_of, public, swap_groups, swapped
@@ -124,11 +125,6 @@ def _composed_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-def memory(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Return what identifies a tensor's numbers: equal for two parameters that were tied through their memory."""
-    return tensor.data_ptr() or id(tensor), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _note_parameters(model: nn.Module, values: Values) -> None:
