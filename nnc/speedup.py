@@ -25,13 +25,10 @@ from nnc.graph.plan import Plan, Reshape, Size
 from nnc.graph.propagate import Propagation, propagate
 from nnc.masks import normalise, unmasked
 from nnc.registry import adapter_for
+from nnc.rounding import apart, magnification, tolerance
 
 if TYPE_CHECKING:
     from nnc.report import Report
-
-#: (relative precision of the floats, the largest relative difference between masked and small outputs that rounding then explains):
-#: float64, float32, float16, and what is coarser: bfloat16 and the floats of 8 bits.
-TOLERANCES = ((1e-12, 1e-9), (1e-6, 1e-4), (1e-3, 3e-2), (float("inf"), 1e-1))
 
 
 class ModelSpeedup:
@@ -89,7 +86,8 @@ class ModelSpeedup:
                         fixed = _reading_made_numbers(trace.graph)
                         ways = [({}, True, True)] if fixed else []
                 if not ways:
-                    raise SpeedupError(str(error)) from error
+                    advice = self._advice(trace) if isinstance(error, _OutputsDiffer) else ""
+                    raise SpeedupError(f"{error}{advice}") from error
 
     def _until_it_fits(self, trace: Trace, may_keep: bool, fixed: dict[int, str]) -> tuple[Any, Propagation]:
         """Attempt; each time that code fixes a size, keep what hangs on it and attempt again, if that is wanted."""
@@ -117,6 +115,14 @@ class ModelSpeedup:
                 self._refuted |= _held(found.plan, trace.graph)
                 raise
         return small, found
+
+    def _advice(self, trace: Trace) -> str:
+        """Say what to do about outputs that differ: a model that magnifies rounding lets nobody compare them."""
+        step, moved = magnification(self._adapter, self._inputs, self.masks, trace)
+        if moved <= tolerance(trace):
+            return ". Please report it."
+        why = f"this model magnifies rounding: where its inputs differ by {step:.0e}, its own outputs differ by {moved:.2g}"
+        return f". But {why}. Build it in float64, prune it there, and convert the small one back."
 
     def _noted(self, found: Propagation) -> Propagation:
         """Note in the plan which attributes an earlier attempt changed in vain."""
@@ -174,6 +180,10 @@ def _more_to_fix(graph: Graph, stuck: int, fixed: Mapping[int, str]) -> set[int]
 
 class _Differs(SpeedupError):
     """The small model runs, and computes something else."""
+
+
+class _OutputsDiffer(_Differs):
+    """What it gives in the end is something else."""
 
 
 class _FixedSize(Exception):
@@ -276,13 +286,6 @@ def _first_wrong(graph: Graph, small: Graph, found: Propagation, error: TraceErr
     return None
 
 
-def tolerance(trace: Trace) -> float:
-    """Return the largest relative difference between masked and small outputs that rounding explains."""
-    floats = [np.finfo(output.dtype).eps for output in trace.outputs if output.dtype.kind == "f"]
-    epsilon = max([trace.graph.epsilon, *map(float, floats)])
-    return next(allowed for precision, allowed in TOLERANCES if epsilon <= precision)
-
-
 def _held(plan: Plan, graph: Graph) -> set[tuple[str, str]]:
     """Return the (layer, attribute) that a plan changes by what their names and numbers say."""
     return {(size.layer, size.attribute) for size in plan.sizes if size.attribute in graph.numbers.get(size.layer, {})}
@@ -330,20 +333,12 @@ def _compare(masked: Sequence[Array], small: Sequence[Array], allowed: float) ->
             raise SpeedupError(f"output {number} of the small model has the shape {b.shape} instead of {a.shape}")
         if a.dtype.kind != "f" or not a.size:
             continue
-        difference = _apart(a, b)
+        difference = apart(a, b)
         if not difference <= allowed:
             found = f"output {number} of the small model differs from the masked model's by {difference:.2g} of the largest"
-            raise _Differs(f"{found}; rounding explains at most {allowed:.0e}. Please report it.")
+            raise _OutputsDiffer(f"{found}; rounding explains at most {allowed:.0e}")
         worst = max(worst, difference)
     return worst
-
-
-def _apart(a: Array, b: Array) -> float:
-    """Return how far two outputs are apart, relative to the largest number; what is infinite, or NaN, in both alike is no difference."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) or 1.0
-    return float(np.abs(a - b)[~same].max(initial=0.0)) / scale
 
 
 def _warn(plan: Plan, emptied: Sequence[str]) -> None:
