@@ -6,7 +6,6 @@ small model's may, behind `y[..., [0, 1, 3]]`, and it has to show the same opera
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from nnc_torch import multihead
+from nnc_torch.literals import within
 from nnc_torch.record import Recorder
 
 
@@ -21,9 +21,7 @@ def handlers(recorder: Recorder) -> dict[Any, Callable[..., Any]]:
     """Return what to do in the place of torch's function while `recorder` records."""
 
     def linear(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        # The forward of `multihead` shows the operations of torch's own, which is one function and calls this from within.
-        within = sys._getframe(2).f_code.co_filename == multihead.__file__
-        scattered = not within and x.dim() > 2 and x.layout == torch.strided and not x.is_contiguous()
+        scattered = not within(multihead) and x.dim() > 2 and x.layout == torch.strided and not x.is_contiguous()
         return functional.linear(recorder.in_rows(x) if scattered else x, *args, **kwargs)
 
     return {functional.linear: linear}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -32,6 +34,14 @@ class Literals(TorchFunctionMode):
         if sizes is None or len(sizes) != len(given):
             return given
         return sizes if all(s in (-1, g) for s, g in zip(sizes, given, strict=True)) else given
+
+
+def within(module: ModuleType) -> bool:
+    """Tell a handler whether a module of nnc makes the call that it handles.
+
+    What stands for a function of torch shows the operations of that, whose own calls reach no handler.
+    """
+    return sys._getframe(3).f_code.co_filename == module.__file__
 
 
 def _sizes(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[int, ...]:

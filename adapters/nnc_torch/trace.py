@@ -18,7 +18,7 @@ from torch import nn
 from nnc.adapter import Masks, Trace
 from nnc.errors import NncError, TraceError
 from nnc.graph.ir import Graph, Node, Tensor
-from nnc_torch import contracted, linear, looking, packed, pixels, recorded, recurrent
+from nnc_torch import attended, contracted, linear, looking, packed, pixels, recorded, recurrent
 from nnc_torch.caches import afresh
 from nnc_torch.copies import memory
 from nnc_torch.hollow import LEFT_OUT, Hollow
@@ -32,6 +32,9 @@ from nnc_torch.readers import READERS
 from nnc_torch.record import Recorder
 from nnc_torch.seen import Seen
 from nnc_torch.values import Slot, Values
+
+#: What records torch's functions otherwise than by the operations of which they consist.
+_HANDLING = (attended, contracted, linear, looking, packed, pixels, recurrent)
 
 
 def trace(model: nn.Module, example_inputs: Any, masks: Masks) -> Trace:
@@ -67,9 +70,7 @@ def _recorded(model: nn.Module, example_inputs: Any, masks: Masks, hollow: Hollo
             graph.inputs.append(_note_input(tensor, values))
         seen = Seen(native_masks(model, masks))
         recorder = Recorder(values, Places(model, _call.__code__), Literals(), READERS, seen, hollow)
-        recorder.literals.handlers = {
-            name: run for each in (contracted, linear, looking, packed, pixels, recurrent) for name, run in each.handlers(recorder).items()
-        }
+        recorder.literals.handlers = {name: run for each in _HANDLING for name, run in each.handlers(recorder).items()}
         with _located(model, graph), seen if masks else nullcontext(), recorder.literals, recorder:
             outputs = list(tensors_in(_call(model, args, kwargs)))
         graph.epsilon = _epsilon([*model.parameters(), *outputs])

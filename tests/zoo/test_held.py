@@ -220,3 +220,29 @@ def test_an_operation_that_fixes_a_size_is_named_although_it_is_the_first():
 
     with pytest.warns(NothingRemoved, match=r"aten.add .*test_held.py:\d+\) needs its size: the code there fixes it"):
         speedup.speedup_model()
+
+
+class OneFusedHead(nn.Module):
+    """Attention with one head over windows, five axes, whose scale torch takes from the width of the queries."""
+
+    def __init__(self, scale=None):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(16, 24) for _ in range(3))
+        self.out, self.scale = nn.Linear(24, 5), scale
+
+    def forward(self, x):
+        q, k, v = (layer(x).reshape(2, 1, 3, 4, -1) for layer in (self.query, self.key, self.value))
+        return self.out(functional.scaled_dot_product_attention(q, k, v, scale=self.scale))
+
+
+@pytest.mark.parametrize(("scale", "width"), [(None, 24), (0.2, 12)])
+def test_a_width_from_which_torch_takes_a_scale_is_not_chosen(scale, width):
+    torch.manual_seed(0)
+    model, x = OneFusedHead(scale), noise(2, 12, 16)
+    speedup = nnc.ModelSpeedup(model, x, L1NormPruner(model, [{"sparsity": 0.5}], example_inputs=x).propose())
+
+    small = speedup.speedup_model()
+
+    assert speedup.difference <= 1e-5
+    assert speedup.plan.kept == ()
+    assert (small.query.out_features, small.key.out_features, small.value.out_features) == (width, width, 12)
