@@ -17,7 +17,6 @@ TELLING = (
 #: What must stay, and why.
 STAYS = {
     "deberta_v2": "follows from the size",  # scores are divided by the root of a tensor's last size
-    "falcon": "follows from the size",
     "olmo2": "needs its size",  # torch takes another kernel for values that are narrower than keys
     "segformer": "needs its size",
 }
