@@ -96,13 +96,12 @@ def _cut(
     kept: Mapping[str, Mapping[int, Array]],
     groups: Mapping[str, int],
 ) -> dict[int, Any]:
-    """Return `{id(object): its cut copy}` for one stored tensor."""
+    """Return `{id(object): its cut copy}` for one stored tensor, `{}` where it is copied as it is."""
     keep = [keeps[id(tensor)] for tensor in item.objects if id(tensor) in keeps]
     addend = next((folds[path] for path in item.paths if path in folds), None)
     indices = next((kept[path] for path in item.paths if path in kept), {})
     if not keep and addend is None and not indices:
-        same = lazily(item.tensor.detach())
-        return {id(tensor): _like(tensor, same) for tensor in item.objects}
+        return _tied(item)
     cut = _taken(canonical(item.module, item.parameter, item.tensor.detach()), indices)
     for mask in keep:
         stays = _taken(_distinct(canonical(item.module, item.parameter, mask)), indices)
@@ -116,6 +115,14 @@ def _cut(
     if address(cut) == address(item.tensor):
         cut = lazily(cut)
     return {id(tensor): _like(tensor, cut) for tensor in item.objects}
+
+
+def _tied(item: Stored) -> dict[int, Any]:
+    """Return copies with one memory of parameters that have one memory; `{}` for a single one."""
+    if len({id(tensor) for tensor in item.objects}) == 1:
+        return {}
+    same = lazily(item.tensor.detach())
+    return {id(tensor): _like(tensor, same) for tensor in item.objects}
 
 
 def _taken(tensor: torch.Tensor, indices: Mapping[int, Array]) -> torch.Tensor:

@@ -161,6 +161,23 @@ def test_a_small_model_is_not_tied_to_its_original():
     assert small.teacher.embed.weight.shape == (200, 64)
 
 
+class Marked(nn.Parameter):
+    """A parameter of a class of its own, as quantised ones are."""
+
+    def __deepcopy__(self, memo):
+        return Marked(self.data.clone(), self.requires_grad)
+
+
+def test_a_parameter_of_another_class_is_copied_as_that_class_says():
+    model = Net()
+    model.head.weight = Marked(model.head.weight.detach().clone())
+
+    small = small_of(model, ids())
+
+    assert type(small.head.weight) is Marked
+    assert address(small.head.weight) != address(model.head.weight)
+
+
 def test_training_a_small_keras_model_leaves_the_original_as_it_was():
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Embedding(200, 64, name="embed"), keras.layers.Dense(96, "relu", name="up")]
