@@ -47,5 +47,6 @@ def _moved(inputs: Any, step: float) -> Any:
     if isinstance(inputs, Mapping):
         return {key: _moved(value, step) for key, value in inputs.items()}
     if isinstance(inputs, list | tuple):
-        return type(inputs)(_moved(value, step) for value in inputs)
+        moved = [_moved(value, step) for value in inputs]
+        return moved if isinstance(inputs, list) else tuple(moved)
     return inputs * (1 + step) if hasattr(inputs, "dtype") and to_numpy(inputs).dtype.kind == "f" else inputs

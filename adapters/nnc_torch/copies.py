@@ -89,7 +89,8 @@ def address(tensor: torch.Tensor) -> int:
 def memory(tensor: torch.Tensor) -> tuple[Any, ...]:
     """Return what identifies a tensor's numbers: equal for two parameters that were tied through their memory."""
     # A lazy copy lies where its original does, and is not tied to it.
-    place = tensor.untyped_storage()._cdata if torch._C._is_cow_tensor(tensor) else address(tensor)
+    lazy = torch._C._is_cow_tensor(tensor)
+    place = (tensor.untyped_storage()._cdata, tensor.storage_offset()) if lazy else address(tensor)
     return place or id(tensor), tensor.dtype, tensor.shape, tensor.stride()
 
 
