@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnc.adapter import Adapter, Masks
+from nnc.algorithm import Pruner
 from nnc.columns import channels
+from nnc.entries import DEFAULT
 from nnc.errors import ConfigError, StorageError
 from nnc.instruments import detach
 from nnc.registry import adapter_for, algorithm, schedule_class
@@ -33,7 +35,6 @@ from nnc.storage import load, save
 from nnc_schemas import PruneSpec, SpecError, parse_config_list
 
 if TYPE_CHECKING:
-    from nnc.algorithm import Pruner
     from nnc.trainer import Trainer
 
 _RUN = "run.json"
@@ -257,16 +258,14 @@ def _parsed(config_list: Sequence[Any]) -> tuple[Any, ...]:
 
 def _one_pruner(specs: Sequence[Any]) -> type[Pruner]:
     """Return the pruner that all entries name."""
-    from nnc.entries import DEFAULT
-
     named = {spec.algorithm or DEFAULT: spec for spec in specs if not spec.exclude}
     if len(named) != 1:
         raise ConfigError(f"config_list: a schedule runs one pruner, and the entries name {', '.join(named) or 'none'}.")
     (name, spec), *_ = named.items()
-    cls: Any = algorithm(name, f"{spec.place}.algorithm")
-    if cls.kind != "prune":
+    cls = algorithm(name, f"{spec.place}.algorithm")
+    if not issubclass(cls, Pruner):
         raise ConfigError(f"{spec.place}.algorithm: {name!r} does not prune, so there is no sparsity to schedule.")
-    return cls  # type: ignore[no-any-return]
+    return cls
 
 
 def _nothing(adapter: Adapter) -> Masks:

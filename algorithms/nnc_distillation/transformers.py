@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from nnc.adapter import Ops
@@ -59,18 +60,11 @@ def chosen(side: Side, layer: int, qkv: Sequence[str] | None, spec: RelationSpec
         return found[within(layer, len(found), side.role, f"{spec.place}.{key}")]
     if spec.heads is None:
         raise ConfigError(f"{spec.place}.heads: is missing; with {side.role}_qkv it says how many attention heads there are.")
-    sites = [Site(name) for name in qkv]
-    shapes = side.shapes(sites)
-    widths = tuple(_width(shapes[site]) for site in sites)
-    q, k, v = (Source(site, tokens=True) for site in sites)
-    return Attention(qkv[0], q, k, v, spec.heads, widths)  # type: ignore[arg-type]
-
-
-def _width(shape: Sequence[int]) -> int:
-    width = 1
-    for size in shape[2:]:
-        width *= size
-    return width
+    q, k, v = (Site(name) for name in qkv)
+    shapes = side.shapes([q, k, v])
+    # Tokens are the second axis; what is behind it, heads and their width or both in one, makes up the width.
+    widths = (prod(shapes[q][2:]), prod(shapes[k][2:]), prod(shapes[v][2:]))
+    return Attention(qkv[0], Source(q, tokens=True), Source(k, tokens=True), Source(v, tokens=True), spec.heads, widths)
 
 
 class _Relations(Comparing):
