@@ -5,7 +5,8 @@
 BERT-base with random weights, sequence 128, samples one by one, one thread. CPU seconds of nnc are those of `nnc.compress` with "ptq"
 on all linear layers: tracing, forward passes, observers, views. Those of ONNX Runtime are its calibrator's on the exported file, for the
 inputs and outputs of MatMul and Gemm, as `quantize_static` runs it; what `quantize_static` spends on weights is not counted. Memory is
-the largest resident set of the process. Each line of benchmarks/results/calibration.json is one run.
+the largest resident set of the process. Each framework's cost is set beside that of its own file. Each line of
+benchmarks/results/calibration.json is one run.
 """
 
 from __future__ import annotations
@@ -34,14 +35,24 @@ def samples(count: int) -> list[np.ndarray]:
     return [draw.integers(0, 30000, (1, LENGTH)) for _ in range(count)]
 
 
+def torch_feed(ids: np.ndarray) -> dict[str, np.ndarray]:
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+def keras_feed(ids: np.ndarray) -> dict[str, np.ndarray]:
+    ids = ids.astype("int32")
+    return {"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": np.ones_like(ids)}
+
+
 def torch_bert(layers: int, count: int) -> tuple[Any, list[Any]]:
     import torch
     from transformers import BertConfig, BertModel
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    every = [torch.as_tensor(ids) for ids in samples(count)]
-    return BertModel(BertConfig(num_hidden_layers=layers)).eval(), [{"input_ids": x, "attention_mask": torch.ones_like(x)} for x in every]
+    feeds = map(torch_feed, samples(count))
+    batches = [{name: torch.as_tensor(array) for name, array in feed.items()} for feed in feeds]
+    return BertModel(BertConfig(num_hidden_layers=layers)).eval(), batches
 
 
 def keras_bert(layers: int, count: int) -> tuple[Any, list[Any]]:
@@ -54,11 +65,11 @@ def keras_bert(layers: int, count: int) -> tuple[Any, list[Any]]:
     keras.utils.set_random_seed(0)
     sizes = {"vocabulary_size": 30522, "num_heads": 12, "hidden_dim": 768, "intermediate_dim": 3072, "max_sequence_length": 512}
     model = keras_hub.models.BertBackbone(num_layers=layers, **sizes)
-    every = [ids.astype("int32") for ids in samples(count)]
-    return model, [{"token_ids": ids, "segment_ids": 0 * ids, "padding_mask": np.ones_like(ids)} for ids in every]
+    return model, list(map(keras_feed, samples(count)))
 
 
 BERTS = {"torch": torch_bert, "keras": keras_bert}
+FEEDS = {"torch": torch_feed, "keras": keras_feed}
 
 
 def ours(framework: str, layers: int, count: int, observers: list[str]) -> Iterator[dict[str, Any]]:
@@ -82,13 +93,13 @@ def ours(framework: str, layers: int, count: int, observers: list[str]) -> Itera
 
 
 def theirs(path: Path, observer: str, count: int) -> dict[str, Any]:
-    """Return the cost of ONNX Runtime's calibrator; a process runs one, since what it holds stays."""
+    """Return the cost of ONNX Runtime's calibrator on a file; a process runs one, since what it holds stays."""
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
     from onnxruntime.quantization.calibrate import create_calibrator
 
     class Feeds(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = iter([{"input_ids": ids, "attention_mask": np.ones_like(ids)} for ids in samples(count)])
+            self.left = map(FEEDS[path.stem], samples(count))
 
         def get_next(self) -> Any:
             return next(self.left, None)
@@ -103,7 +114,7 @@ def theirs(path: Path, observer: str, count: int) -> dict[str, Any]:
     calibrator.collect_data(Feeds())
     calibrator.compute_data()
     return {
-        "tool": "onnxruntime",
+        "tool": f"onnxruntime, {path.stem}",
         "observer": observer,
         f"cpu_seconds_{count}": round(process_time() - start, 2),
         f"peak_mb_{count}": peak(),
@@ -133,30 +144,40 @@ def keep(row: dict[str, Any], conditions: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frameworks", nargs="*", default=["torch", "keras"], choices=list(BERTS))
-    parser.add_argument("--observers", nargs="+", default=list(OBSERVERS), choices=OBSERVERS)
+    parser.add_argument("--observers", nargs="*", default=list(OBSERVERS), choices=OBSERVERS)
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--one", nargs=2, help="for the program itself: a framework, or the path of a file and an observer")
+    parser.add_argument("--one", nargs=2, help="for the program itself: see _one")
     given = parser.parse_args()
     if given.one:
-        name, observer = given.one
-        rows = ours(name, given.layers, given.samples, given.observers) if name in BERTS else [theirs(Path(name), observer, given.samples)]
-        for row in rows:
-            keep(row, _conditions(given))
+        _one(given, *given.one)
         return
     for framework in given.frameworks:
         _process(given, framework, "all")
-    if given.peers:
-        import nnc
+        if given.peers:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, f"{framework}.onnx")
+                _process(given, framework, str(path))
+                for observer in given.peers:
+                    _process(given, str(path), observer)
 
-        with tempfile.TemporaryDirectory() as folder:
-            model, batches = torch_bert(given.layers, 1)
-            path = Path(folder, "bert.onnx")
-            nnc.export(model, path, batches[0])
-            del model
-            for observer in given.peers:
-                _process(given, str(path), observer)
+
+def _one(given: argparse.Namespace, name: str, what: str) -> None:
+    """Do what one process does: measure a framework ("all"), write its file, or measure the calibrator of a file with an observer."""
+    if name in BERTS and what != "all":
+        written(name, Path(what), given.layers)
+        return
+    rows = ours(name, given.layers, given.samples, given.observers) if name in BERTS else [theirs(Path(name), what, given.samples)]
+    for row in rows:
+        keep(row, _conditions(given))
+
+
+def written(framework: str, path: Path, layers: int) -> None:
+    import nnc
+
+    model, batches = BERTS[framework](layers, 1)
+    nnc.export(model, path, batches[0])
 
 
 def _process(given: argparse.Namespace, *one: str) -> None:
