@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from nnc.errors import ConfigError, MissingFramework, NncError, nearest
+from nnc.progress import bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -290,13 +292,11 @@ def _demo(framework: str) -> Demo:
 
 
 def _run_with_progress(demo: Demo, digits: Digits, settings: Settings, folder: Path) -> Result:
-    from rich.progress import Progress
-
     from nnc.demo import run_demo
 
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"{demo.framework}: train and fine-tune", total=settings.batches(digits))
-        return run_demo(demo, digits, settings, folder, lambda: progress.advance(task))
+    with bar(f"{demo.framework}: train and fine-tune", settings.batches(digits)) as show:
+        done = count(1)
+        return run_demo(demo, digits, settings, folder, lambda: show(next(done), ""))
 
 
 def _prunability(model: Any, shapes: Sequence[str], allow_inexact: bool) -> Prunability:

@@ -17,8 +17,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnc.arrays import to_numpy
 from nnc.compress import compress
 from nnc.errors import ConfigError
+from nnc.progress import bar
 from nnc.registry import adapter_for
 
 if TYPE_CHECKING:
@@ -112,14 +114,16 @@ def sensitivity(
     measure = "loss" if trainer.metric is None else "metric"
     before = _measured(whole.original, trainer, batches)
     values = {}
-    for name in names:
-        others = [other for other in names if other != name]
-        alone = [*deepcopy(entries), *([{"exclude": True, "op_names": others}] if others else [])]
-        compressed = compress(model, alone, example_inputs, trainer=trainer)
-        try:
-            values[name] = _measured(compressed.model, trainer, batches)
-        finally:
-            compressed.unwrap()
+    with bar("sensitivity", len(names), trainer.progress) as show:
+        for done, name in enumerate(names):
+            show(done, name)
+            others = [other for other in names if other != name]
+            alone = [*deepcopy(entries), *([{"exclude": True, "op_names": others}] if others else [])]
+            compressed = compress(model, alone, example_inputs, trainer=trainer)
+            try:
+                values[name] = _measured(compressed.model, trainer, batches)
+            finally:
+                compressed.unwrap()
     return Sensitivity(measure, before, values, tuple(entries))
 
 
@@ -137,7 +141,7 @@ def _measured(model: Any, trainer: Trainer, batches: int) -> float:
     metric = trainer.evaluate(model)
     if metric is not None:
         return metric
-    losses = [float(trainer.batch_loss(model, batch)) for batch in islice(trainer.batches(), batches)]
+    losses = [float(to_numpy(trainer.batch_loss(model, batch))) for batch in islice(trainer.batches(), batches)]
     if not losses:
         raise ConfigError("Trainer.data: has no batches, and sensitivity measures the loss on them.")
     return sum(losses) / len(losses)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,14 +19,13 @@ import numpy as np
 
 from nnc.errors import ConfigError, TrainingError
 from nnc.instruments import trainable
+from nnc.progress import Advance, bar
 from nnc.registry import adapter_for
 
 if TYPE_CHECKING:
     from nnc.adapter import TrainStep
 
 Precision = Literal["float32", "bfloat16", "float16"]
-#: Told of each step: its number, and what has happened so far.
-Show = Callable[[int, "History"], None]
 _FRESH = "pass a list, a DataLoader, a tf.data.Dataset, or a function that returns a fresh iterator"
 
 
@@ -141,7 +139,7 @@ class Trainer:
         step = adapter.trainer(self.loss, self.optimizer, self.precision, self.accumulate)
         history = History()
         try:
-            with self._bar(label, steps) as show:
+            with bar(label, steps or self._length(epochs or self.epochs), self.progress) as show:
                 for epoch in range(epochs or self.epochs) if steps is None else count():
                     left = None if steps is None else steps * self.accumulate - len(history.losses)
                     if left is not None and left <= 0:
@@ -154,7 +152,7 @@ class Trainer:
         return history
 
     def _epoch(
-        self, step: TrainStep, epoch: int, left: int | None, history: History, after_step: Callable[[int], None] | None, show: Show
+        self, step: TrainStep, epoch: int, left: int | None, history: History, after_step: Callable[[int], None] | None, show: Advance
     ) -> None:
         """Run through the data once, or until `left` batches are done."""
         before = len(history.losses)
@@ -162,7 +160,8 @@ class Trainer:
             history.losses.append(step(batch))
             done, rest = divmod(len(history.losses), self.accumulate)
             if not rest:
-                show(done, history)
+                metric = "" if history.metric is None else f"  metric {history.metric:.4f}"
+                show(done, f"loss {history.losses[-1]:.4f}{metric}")
                 if after_step is not None:
                     after_step(done)
         if len(history.losses) == before:
@@ -174,33 +173,11 @@ class Trainer:
         np.random.seed(seed % 2**32)
         adapter.seed(seed)
 
-    @contextmanager
-    def _bar(self, label: str, steps: int | None) -> Iterator[Show]:
-        """Show a progress bar with the loss and the last metric, on a terminal."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[news]}"),
-        )
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, disable=not (self.progress and console.is_terminal)) as progress:
-            task = progress.add_task(label, total=steps or self._length(), news="")
-
-            def show(done: int, history: History) -> None:
-                metric = "" if history.metric is None else f"  metric {history.metric:.4f}"
-                progress.update(task, completed=done, news=f"loss {history.losses[-1]:.4f}{metric}")
-
-            yield show
-
-    def _length(self) -> int | None:
+    def _length(self, epochs: int) -> int | None:
+        """Return how many steps so many epochs are, where the data say how many batches they have."""
         length = getattr(self.data, "__len__", None)
         try:
-            return None if length is None else length() * self.epochs // self.accumulate
+            return None if length is None else length() * epochs // self.accumulate
         except TypeError:  # a tf.data.Dataset of unknown length
             return None
 

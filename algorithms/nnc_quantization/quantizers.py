@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from nnc_quantization.calibration import Ranges, Through, measure, read_ranges, 
 from nnc_quantization.improve import Improvement
 from nnc_quantization.observers import OBSERVERS, Observer
 from nnc_quantization.structure import Structure, running, structure_of
+from nnc_quantization.trials import Search, asked, ranked, settings
 from nnc_quantization.views import (
     INPUTS,
     WEIGHTS,
@@ -35,7 +36,7 @@ from nnc_quantization.views import (
     Range,
     ScaleOfMax,
 )
-from nnc_schemas.quantize import PTQSpec, QuantSpec
+from nnc_schemas.quantize import PTQSpec, QuantSpec, SearchRange
 
 _VIEW = Quantised.name
 
@@ -244,6 +245,40 @@ class PTQQuantizer(CalibratedQuantizer):
         super().__init__(model, config_list, example_inputs, **options)
         self._scales: dict[str, Array] = {}
         self._corrects = True
+        self._tries = asked(self.specs, self.trainer)
+        #: What the search found that an entry asked for; None before it ran.
+        self.searched: Search | None = None
+
+    def calibrate(self, batches: Any = None) -> Ranges:
+        if batches is None and self._tries is not None and self.searched is None:
+            self.searched = self._search(self._tries)
+        return super().calibrate(batches)
+
+    def _search(self, tries: SearchRange) -> Search:
+        """Quantise the model, which is seen through its masks only, in each way; from now on the entries say the best."""
+        adapter, trainer = trainable(self.adapter, self.name), self.trainer
+        assert trainer is not None
+
+        def metric(observer: str, steps: int) -> float:
+            self._observe_by(observer, steps)
+            super(PTQQuantizer, self).calibrate()
+            adapter.set_views(self.views())
+            try:
+                return cast(float, trainer.evaluate(self.model))
+            finally:
+                adapter.set_views({})
+
+        before = cast(float, trainer.evaluate(self.model))
+        trials = ranked(tries, metric, trainer.progress)
+        self._observe_by(trials[0].observer, trials[0].calib_steps)
+        self.specs = tuple(spec.model_copy(update={"search": None}) if spec.search else spec for spec in self.specs)
+        return Search(before, trials, [spec.model_dump(exclude_none=True, exclude_unset=True) for spec in self.specs])
+
+    def _observe_by(self, observer: str, steps: int) -> None:
+        self.specs = tuple(
+            spec if spec.exclude or spec.search is None else spec.model_copy(update=settings(spec.observer, observer, steps))
+            for spec in self.specs
+        )
 
     def rewrites(self) -> Mapping[Site, Array]:
         entries = {name: entry for name in self.layers if isinstance(entry := self._entry(name), PTQSpec) and entry.improves}

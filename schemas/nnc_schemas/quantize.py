@@ -73,6 +73,20 @@ Word = Annotated[str | dict[str, str], BeforeValidator(lambda value: _each(value
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+def _range(value: Any) -> Any:
+    """Accept True and False beside the keys of a range."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
+class SearchRange(BaseModel):
+    """What a search tries: every observer on every number of batches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    observers: Annotated[tuple[str, ...], Field(min_length=1)] = ("minmax", "avg", "percentile", "mse", "kl")
+    calib_steps: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 4, 16)
+
+
 class QuantTarget(BaseModel):
     """NNI 3's settings of one tensor."""
 
@@ -159,6 +173,10 @@ class PTQSpec(QuantSpec):
     equalise: bool = Field(False, description="Give layers that follow one another through a ReLU one range in each channel.")
     smooth: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="SmoothQuant's alpha: how much of inputs' outliers moves through a LayerNorm into the weights behind; 0.5."
+    )
+
+    search: Annotated[SearchRange | None, BeforeValidator(_range)] = Field(
+        None, description="true, or {observers: [...], calib_steps: [...]}: try each pair, and keep what the trainer's metric is best with."
     )
 
     @property

@@ -96,13 +96,85 @@ def test_the_search_prefers_an_observer_that_cuts_a_lone_outlier_off(network):
     assert "minmax" in str(found)
 
 
-def test_a_search_without_a_metric_or_with_an_unknown_observer_says_so(network):
+def test_an_entry_that_asks_for_a_search_leaves_the_model_on_the_grids_of_the_best_trial(network):
+    rows = ROWS.copy()
+    rows[0, 0] = 300
+    model = two_layers(network)
+    usual = judged(network, model)
+    trainer = nnc.Trainer([(network.tensor(rows), None), (network.tensor(ROWS), None)], usual.loss, evaluate=usual.metric)
+    entry = {"algorithm": "ptq", "op_names": ["fc1"], "quant_types": ["input"], "quant_bits": 4}
+    tries = {"observers": ["minmax", "avg"], "calib_steps": [1, 2]}
+
+    def by_hand(observer, steps):
+        compressed = nnc.compress(model, [{**entry, "observer": observer, "calib_steps": steps}], network.tensor(ROWS), trainer=trainer)
+        found = usual.evaluate(model), compressed.quantizers[0].grids()
+        compressed.unwrap()
+        return found
+
+    expected = {(observer, steps): by_hand(observer, steps) for observer in tries["observers"] for steps in tries["calib_steps"]}
+    compressed = nnc.compress(model, [{**entry, "search": tries}], network.tensor(ROWS), trainer=trainer)
+    quantizer = compressed.quantizers[0]
+
+    best = max(expected, key=lambda way: expected[way][0])
+    assert {(one.observer, one.calib_steps): one.metric for one in quantizer.searched.trials} == pytest.approx(
+        {way: metric for way, (metric, _) in expected.items()}
+    )
+    assert (quantizer.searched.best.observer, quantizer.searched.best.calib_steps) == best == ("avg", 2)
+    assert {site: float(grid.scale) for site, grid in quantizer.grids().items()} == pytest.approx(
+        {site: float(grid.scale) for site, grid in expected[best][1].items()}
+    )
+    assert usual.evaluate(model) == pytest.approx(expected[best][0])
+    again = nnc.compress(compressed.unwrap(), quantizer.searched.config_list, network.tensor(ROWS), trainer=trainer)
+    assert usual.evaluate(model) == pytest.approx(expected[best][0])
+    assert usual.evaluate(again.unwrap()) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_search_sees_the_model_through_the_masks_that_it_will_have(network):
+    model = two_layers(network)
+    usual = judged(network, model)
+    pruned = {"algorithm": "l1_norm", "op_names": ["fc1"], "sparsity": 0.5}
+    masked = nnc.compress(model, [pruned])
+    worth = usual.evaluate(model)
+    masked.unwrap()
+
+    compressed = nnc.compress(model, [pruned, {"algorithm": "ptq", "search": {"observers": ["minmax"]}}], trainer=usual)
+
+    assert compressed.quantizers[0].searched.before == pytest.approx(worth)
+    assert len(compressed.quantizers[0].searched.trials) == 3
+
+
+def test_an_error_in_the_midst_of_a_search_leaves_the_model_as_it_was(network):
+    model = two_layers(network)
+    usual, calls = judged(network, model), []
+
+    def evaluate(model):
+        calls.append(usual.evaluate(model))
+        if len(calls) == 3:
+            raise RuntimeError("the third time")
+        return calls[-1]
+
+    with pytest.raises(RuntimeError, match="the third time"):
+        trainer = nnc.Trainer(usual.data, usual.loss, evaluate=evaluate)
+        nnc.compress(model, [{**WEIGHTS, "quant_types": ["weight", "input"], "search": True}], trainer=trainer)
+
+    assert calls[1] < -0.1
+    assert usual.evaluate(model) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_search_that_cannot_be_made_says_so(network):
     model = two_layers(network)
 
-    with pytest.raises(ConfigError, match=r"search\(\) compares metrics"):
+    with pytest.raises(ConfigError, match=r"config_list\[0\]\.search: compares metrics"):
         search(model, [WEIGHTS], judged(network, model, metric=False))
     with pytest.raises(ConfigError, match="'minmx' is no observer; nearest: 'minmax'"):
         search(model, [WEIGHTS], judged(network, model), observers=["minmx"])
+    with pytest.raises(ConfigError, match=r"config_list\[0\]\.search\.calib_steps"):
+        search(model, [WEIGHTS], judged(network, model), calib_steps=[])
+    with pytest.raises(ConfigError, match=r"config_list\[1\]\.search: is not what config_list\[0\]\.search is"):
+        entries = [{**WEIGHTS, "op_names": ["fc1"], "search": True}, {**WEIGHTS, "op_names": ["fc2"], "search": {"calib_steps": [1]}}]
+        nnc.compress(model, entries, trainer=judged(network, model))
+    with pytest.raises(ConfigError, match='no entry names the algorithm "ptq"'):
+        search(model, [{"sparsity": 0.5}], judged(network, model))
 
 
 def test_the_command_line_prints_each_layer_and_writes_the_recipe_that_skips_the_worst(network, tmp_path):
