@@ -177,14 +177,14 @@ class Movement(View):
 
     def _leaving(self, part: Part, state: State, ops: Ops) -> Any:
         """Return how many of a part's scores are masked at this step."""
-        size = int(np.prod(part.shape))
-        return ops.astype(ops.floor(self.entry.amount * size * self._progress(state[_STEP], ops) + 1e-6), ops.int32)
+        (count,) = ops.few(lambda ops, step: (self._due(step, int(np.prod(part.shape)), ops),), state[_STEP])
+        return ops.astype(count, ops.int32)
 
-    def _progress(self, step: Any, ops: Ops) -> Any:
-        """Return how much of the final sparsity is due at a step: 1 - (1 - t)^3 between warm-up and cool-down (arXiv:1710.01878)."""
+    def _due(self, step: Any, size: int, ops: Ops) -> Any:
+        """Return how many of `size` are due at a step: amount * (1 - (1 - t)^3) between warm-up and cool-down (arXiv:1710.01878)."""
         length = max(1, self.entry.cool_down - self.entry.warm_up)
-        t = ops.clip((step - self.entry.warm_up) / length, 0.0, 1.0)
-        return 1.0 - (1.0 - t) ** 3
+        left = 1.0 - ops.clip((step - self.entry.warm_up) / length, 0.0, 1.0)
+        return ops.floor(self.entry.amount * size * (1.0 - left * left * left) + 1e-6)
 
     def spread(self, part: Part, scores: Array, shape: tuple[int, ...]) -> Array:
         """Return the scores as a layer's granules have them."""
