@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nnc.adapter import Adapter, Masks
 from nnc.algorithm import Quantizer
 from nnc.entries import called
@@ -95,13 +97,16 @@ class Compressed:
         self.trainer = trainer
         self._speedup: ModelSpeedup | None = None
 
-    def loss(self, loss: Any, mask: Any = None) -> Any:
+    def loss(self, loss: Any, mask: Any = None, *, lengths: Any = None) -> Any:
         """Return the loss of the forward pass that has just run with what distillation and regularisers add, in a PyTorch loop.
 
-        `loss` is your own, or None to learn from the teacher alone. `mask` says which tokens are valid, `(batch, length)`. Keras
-        adds the same in `fit`, by itself.
+        `loss` is your own, or None to learn from the teacher alone. `mask` says which tokens are valid, `(batch, length)`; or `lengths`
+        says how many of each sample are, `(batch,)`. Keras adds the same in `fit`, by itself.
         """
-        return trainable(adapter_for(self.model), "loss()").total(loss, mask)
+        if mask is not None and lengths is not None:
+            raise ConfigError("loss: mask and lengths say the same; give one of them.")
+        valid = _array("mask", mask) if lengths is None else _array("lengths", lengths)
+        return trainable(adapter_for(self.model), "loss()").total(loss, valid)
 
     def train(self, *, epochs: int | None = None, steps: int | None = None) -> History:
         """Train `.model`, as it is seen now, with the trainer that `nnc.compress` was given."""
@@ -212,3 +217,16 @@ class Compressed:
             remedy = "nnc.compress(model, config, example_inputs=...)"
             raise ConfigError(f"example_inputs: {purpose}() runs the model, so it needs some: {remedy}.")
         return self.example_inputs
+
+
+def _array(name: str, value: Any) -> Any:
+    """Return a mask or lengths as a tensor or an array. Raises `ConfigError` for what holds no numbers."""
+    if value is None or hasattr(value, "shape"):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"{name}: {value!r} holds no numbers; give a tensor, 1 at valid tokens, or the length of each sample.")
+    return array

@@ -4,7 +4,7 @@
     lightning.Trainer(callbacks=[c.callback("lightning")])        and loss = c.loss(loss) in training_step
 
 Both tell the model's trained variables of the optimizer, which those loops make late. Hugging Face's loss is made inside the model's
-forward, so the terms are added there, by a hook that is gone when training ends.
+forward, so the terms are added there, by a hook that is gone when training ends, or when the model is taken out of nnc's hands.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ class _HuggingFace:
     def __init__(self, model: nn.Module, done: Done) -> None:
         self.model, self.done = model, done
         self.accumulate = 1
-        self._handle: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.accumulate = args.gradient_accumulation_steps
         _teach(self.model, kwargs["optimizer"])
-        self._handle = self.model.register_forward_hook(self._add, with_kwargs=True)
+        if (kept := instruments(self.model)).objectives:
+            kept.hooked(self.model.register_forward_hook(self._add, with_kwargs=True))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._handle.remove()
+        instruments(self.model).hooked()
         self.done()
 
     def _add(self, model: nn.Module, args: Any, kwargs: Mapping[str, Any], outputs: Any) -> Any:
         """Add the terms to the loss among the outputs, in training."""
-        if not model.training or not instruments(model).objectives:
+        if not model.training:
             return outputs
         own = outputs.get("loss") if isinstance(outputs, Mapping) else None
         if own is None:

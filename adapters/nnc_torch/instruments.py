@@ -27,7 +27,8 @@ class Instruments:
     """`states` are the variables of views by (site, view name), `own` those of objectives by name.
 
     The teacher `follows` the model to another device if it was on the same. `watch` is what the objectives know of the latest forward
-    pass, `companion` the optimizer of trained variables, `guard` what stops a step that would leave them untrained.
+    pass, `companion` the optimizer of trained variables, `guard` what stops a step that would leave them untrained, `hook` what adds the
+    objectives' terms to the loss in a loop that others wrote.
     """
 
     views: dict[Site, tuple[View, ...]] = field(default_factory=dict)
@@ -40,10 +41,11 @@ class Instruments:
     learning: Mapping[str, Learning] = field(default_factory=dict)
     companion: Any = None
     guard: Any = None
+    hook: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Instruments:
         """A copied model shares the teacher, and no optimizer steps for it: what the user has steps the original."""
-        shared = {"teacher": self.teacher, "companion": None, "guard": None}
+        shared = {"teacher": self.teacher, "companion": None, "guard": None, "hook": None}
         copied = {item.name: deepcopy(getattr(self, item.name), memo) for item in fields(self) if item.name not in shared}
         return Instruments(**copied, **shared)
 
@@ -53,6 +55,12 @@ class Instruments:
         return {(str(site), view): state for (site, view), state in self.states.items()} | {
             (name, ""): own for name, own in self.own.items()
         }
+
+    def hooked(self, hook: Any = None) -> None:
+        """Keep a loop's hook in the place of the last one, which a training that was broken off has left."""
+        if self.hook is not None:
+            self.hook.remove()
+        self.hook = hook
 
     def trained(self) -> dict[str, list[nn.Parameter]]:
         """Return the trained variables by group, each once."""

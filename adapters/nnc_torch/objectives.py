@@ -103,6 +103,7 @@ def set_objectives(model: nn.Module, objectives: Sequence[Objective], teacher: A
         own[objective.name] = known if known and known.fits(variables) else Variables(variables, device_of(model))
     if kept.watch is not None:
         kept.watch.stop()
+    kept.hooked()
     kept.objectives, kept.own, kept.teacher, kept.watch = tuple(objectives), own, teacher if objectives else None, None
     kept.follows = isinstance(teacher, nn.Module) and device_of(teacher) == device_of(model)
     if objectives:

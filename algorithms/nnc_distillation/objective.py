@@ -18,6 +18,7 @@ from nnc.adapter import Ops
 from nnc.objective import Objective, Seen
 from nnc.views import Site, State, Variable
 from nnc_distillation import hidden
+from nnc_distillation.rows import valid_tokens
 from nnc_distillation.sources import Source
 
 PROJECTION = "projection"
@@ -48,13 +49,17 @@ class Projection:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tensors of the student beside those of the teacher, and the loss between them; `term` is what it is reported under."""
+    """Tensors of the student beside those of the teacher, and the loss between them; `term` is what it is reported under.
+
+    The student's tokens lie on axis `tokens`, where its tensors have three axes or more.
+    """
 
     term: str
     student: tuple[Source, ...]
     teacher: tuple[Source, ...]
     loss: Loss
     projection: Projection | None = None
+    tokens: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class Distillation(Objective):
             teacher = [source.read(seen.teacher, ops) for source in each.teacher]
             if each.projection is not None:
                 student = [each.projection(x, seen.state, ops) for x in student]
-            value = each.loss(student, teacher, mask, temperature, ops)
+            value = each.loss(student, teacher, valid_tokens(mask, student[0], each.tokens, ops), temperature, ops)
             found[each.term] = found[each.term] + value if each.term in found else value
         return {term: self.weight * value for term, value in found.items()}
 

@@ -11,6 +11,7 @@ from nnc.views import Site
 from nnc_distillation import soft_targets
 from nnc_distillation.distiller import Comparing
 from nnc_distillation.objective import Comparison, Loss
+from nnc_distillation.rows import require_same_outputs
 from nnc_distillation.sources import Side, SitePairs, Source, require_same_shapes
 from nnc_schemas.distill import LogitsSpec, SoftTargetSpec
 
@@ -32,8 +33,14 @@ def _names(sites: Sequence[Site]) -> str:
     return ", ".join(map(str, sites))
 
 
-def compared(pairs: Sequence[tuple[Site, Site]], loss: Loss, term: str = "outputs") -> list[Comparison]:
-    return [Comparison(term, (Source(s),), (Source(t),), loss) for s, t in pairs]
+def compared(pairs: Sequence[tuple[Site, Site]], loss: Loss, place: str, term: str = "outputs") -> list[Comparison]:
+    """Return a comparison for each pair of outputs; those that no batch has shown before are looked at in training."""
+
+    def checked(s: Sequence[Any], t: Sequence[Any], mask: Any, temperature: Any, ops: Ops) -> Any:
+        require_same_outputs(s[0], t[0], place)
+        return loss(s, t, mask, temperature, ops)
+
+    return [Comparison(term, (Source(s),), (Source(t),), checked) for s, t in pairs]
 
 
 class _SoftTargets(Comparing):
@@ -48,7 +55,7 @@ class _SoftTargets(Comparing):
             how = {"temperature": temperature, "t2_scaling": scaled, "reduction": spec.reduction, "binary": spec.binary}
             return function(s[0], t[0], ops, mask=mask, **how)
 
-        return compared(output_pairs(self.student_side, self.teacher_side, spec), loss)
+        return compared(output_pairs(self.student_side, self.teacher_side, spec), loss, spec.place)
 
 
 class KL(_SoftTargets):
@@ -80,7 +87,7 @@ class MSELogits(Comparing):
     spec = LogitsSpec
 
     def comparisons(self, spec: LogitsSpec) -> list[Comparison]:
-        return compared(output_pairs(self.student_side, self.teacher_side, spec), _mean_square)
+        return compared(output_pairs(self.student_side, self.teacher_side, spec), _mean_square, spec.place)
 
 
 def _mean_square(s: Sequence[Any], t: Sequence[Any], mask: Any, temperature: Any, ops: Ops) -> Any:

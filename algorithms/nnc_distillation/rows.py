@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from nnc.errors import ConfigError
+
 Reduction = Literal["batchmean", "mean", "sum", "none"]
 
 #: What is added to a score that must get no probability: exp of it is 0 in float32, and it is finite, so gradients stay so.
@@ -36,6 +38,33 @@ def given(x: Any, ops: Any) -> Any:
 def weights(mask: Any, ops: Any) -> Any:
     """Return a mask of any type as float32 zeros and ones."""
     return ops.astype(mask, ops.float32)
+
+
+def valid_tokens(mask: Any, x: Any, axis: int, ops: Any) -> Any:
+    """Return which tokens of `x` are valid, `(batch, length)`; None where all are, or where `x`, of two axes, has no tokens.
+
+    Tokens lie on an `axis` of `x`. `mask` says which are valid, of that shape, or as the length of each sample, `(batch,)`. Raises
+    `ConfigError` for another shape.
+    """
+    if mask is None or len(x.shape) < 3:
+        return None
+    wanted, found = (x.shape[0], x.shape[axis]), tuple(mask.shape)
+    if len(found) not in (1, 2) or any(None not in pair and pair[0] != pair[1] for pair in zip(found, wanted, strict=False)):
+        forms = "(batch, length) with 1 at valid tokens, or (batch,), the length of each sample"
+        raise ConfigError(f"mask: its shape is {found}, and the tokens' (batch, length) is {wanted}; give {forms}.")
+    if len(found) == 2:
+        return mask
+    tokens = x[tuple(slice(None) if each in (0, axis) else 0 for each in range(len(x.shape)))]
+    places = ops.cumulative_sum(ops.ones_like(learned(tokens, ops)), axis=1)  # 1, 2, ... on the tokens' own device
+    return places <= learned(mask, ops)[:, None]
+
+
+def require_same_outputs(student: Any, teacher: Any, place: str) -> None:
+    """Raise `ConfigError` where outputs differ in shape: one class of the teacher's would stand for all of the student's."""
+    pairs = zip(tuple(student.shape), tuple(teacher.shape), strict=False)
+    if len(student.shape) != len(teacher.shape) or any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        shapes = f"the student's are {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}"
+        raise ConfigError(f"{place}: outputs need one shape, the same classes in the same order: {shapes}.")
 
 
 def per_token(x: Any, mask: Any) -> Any:

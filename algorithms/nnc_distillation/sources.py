@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -38,10 +39,7 @@ class Source:
         x = seen[self.site]
         if self.tokens and len(x.shape) > 3:
             batch, length, *rest = sizes(x, ops)
-            width = 1
-            for size in rest:
-                width *= int(size)
-            x = ops.reshape(x, (batch, length, width))
+            x = ops.reshape(x, (batch, length, prod(map(int, rest))))
         if self.columns is None:
             return x
         parts = [x[..., start:stop] for start, stop in _runs(self.columns)]

@@ -155,6 +155,9 @@ class PKD(Comparing):
         pairs = named(spec.pairs) if spec.pairs else hidden_pairs(ours, theirs, spec.layer_map, spec.place)
         remedy = "pkd compares them as they are: use mse_hidden_states, which projects"
         require_same_shapes(ours, theirs, pairs, spec.place, remedy)
+        for site, shape in ours.shapes([s for s, _ in pairs]).items():
+            if len(shape) == 3 and not -shape[1] <= spec.position < shape[1]:
+                raise ConfigError(f"{spec.place}.position: {spec.position} is no token of {site}, which has {shape[1]} of them.")
 
         def loss(s: Sequence[Any], t: Sequence[Any], mask: Any, temperature: Any, ops: Ops) -> Any:
             return hidden.pkd(s[0], t[0], ops, position=spec.position)
@@ -172,7 +175,7 @@ class MSEAttention(Comparing):
         if spec.pairs:
             pairs = named(spec.pairs)
             require_same_shapes(self.student_side, self.teacher_side, pairs, spec.place, "scores are compared one by one")
-            return [Comparison("attention", (Source(s),), (Source(t),), _given_scores(spec.causal)) for s, t in pairs]
+            return [Comparison("attention", (Source(s),), (Source(t),), _given_scores(spec.causal), tokens=2) for s, t in pairs]
         return scores(self.student_side, self.teacher_side, spec.layer_map, spec.place, spec.causal)
 
 

@@ -45,7 +45,7 @@ class TinyBERT(Comparing):
             # The embeddings have a projection of their own (W_e), the hidden states share theirs (W_h).
             found += states(ours, theirs, embedding_pair(ours, theirs, spec.place), spec, loss, "embeddings")
         if spec.stage in (None, 2):
-            found += compared(output_pairs(ours, theirs, spec), _predictions, "prediction")
+            found += compared(output_pairs(ours, theirs, spec), _predictions, spec.place, "prediction")
         return found
 
 

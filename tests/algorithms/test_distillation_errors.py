@@ -207,3 +207,35 @@ def test_a_refused_entry_leaves_the_model_as_it_was(framework):
         nnc.compress(model, [{"algorithm": "kl"}, {"algorithm": "minilm"}], framework.inputs(images()))
 
     np.testing.assert_array_equal(framework.run(model, images()), before)
+
+
+@pytest.mark.parametrize("algorithm", ["kl", "reverse_kl", "ce_logits", "mse_logits"])
+@pytest.mark.parametrize("classes", [1, 5])
+def test_a_teacher_with_other_classes_that_no_example_showed_is_refused_in_training(models, algorithm, classes):
+    """One class would be broadcast: every class of the student would learn it."""
+    ids, mask = tokens()
+    student, teacher = models.bert(classes=2), models.bert(classes=classes)
+
+    with pytest.raises(
+        ConfigError, match=rf"config_list\[0\]: outputs need one shape.*\((8|None), 2\), the teacher's \((8|None), {classes}\)"
+    ):
+        models.train(
+            lambda optimizer: nnc.compress(student, [{"algorithm": algorithm}], teacher=teacher, optimizer=optimizer),
+            student,
+            models.inputs(ids, mask),
+            steps=1,
+        )
+
+
+def test_the_token_that_pkd_compares_is_there(models, inputs):
+    model = models.bert()
+
+    refused(PKD, r"position: 99 is no token of \S+, which has 7 of them", model, model, {"position": 99}, inputs)
+
+
+@pytest.mark.parametrize("given", [{"mask": "attention_mask"}, {"lengths": [[1], [1, 2]]}, {"mask": [[1]], "lengths": [1]}])
+def test_a_mask_that_is_none_is_refused(models, inputs, given):
+    c = nnc.compress(models.bert(), [{"algorithm": "mse_last_hidden"}], inputs)
+
+    with pytest.raises(ConfigError, match=r"holds no numbers; give a tensor|mask and lengths say the same"):
+        c.loss(None, **given)

@@ -1,8 +1,11 @@
 """Every loss equals its formula in NumPy, on both frameworks, with and without padding; gradients are those of the formula."""
 
+import re
+
 import numpy as np
 import pytest
 
+from nnc.errors import ConfigError
 from nnc.objective import Seen
 from nnc.views import Site
 from nnc_distillation import hidden, relations, soft_targets
@@ -320,3 +323,41 @@ def test_a_mask_comes_with_the_loss_or_else_from_the_models_input(tensors, given
 
     assert objective.student == (hidden_states, input_mask)
     np.testing.assert_allclose(tensors.numpy(terms["hidden"]), 2 * formula.mse(s, t, MASK), **CLOSE)
+
+
+def terms_of(loss, s, t, mask, tensors, tokens=1):
+    entry = Comparison("term", (Source(Site("block")),), (Source(Site("block")),), loss, tokens=tokens)
+    seen = Seen({Site("block"): tensors.one(s)}, {Site("block"): tensors.one(t)}, Kept(), mask=tensors.one(mask))
+    return tensors.numpy(Distillation("entry", [entry]).terms(seen, tensors.ops)["term"])
+
+
+def test_the_length_of_each_sample_is_as_good_as_a_mask(tensors):
+    """Also where there are as many samples as tokens, so that the two could be taken for one another."""
+    mask = np.arange(L)[None] < np.array([[3], [1], [L], [2], [1]])[:L]
+    s, t = drawn(L, L, D, seed=1), drawn(L, L, D, seed=2)
+
+    found = terms_of(lambda s, t, m, _, ops: hidden.mse(s[0], t[0], ops, mask=m), s, t, mask.sum(axis=1), tensors)
+
+    np.testing.assert_allclose(found, formula.mse(s, t, mask), **CLOSE)
+
+
+def test_scores_have_their_tokens_behind_their_heads(tensors):
+    s, t = drawn(B, 2, L, L, seed=1), drawn(B, 2, L, L, seed=2)
+
+    def loss(s, t, mask, _, ops):
+        return hidden.mse_scores(s[0], t[0], ops, mask=mask)
+
+    found = [terms_of(loss, s, t, given, tensors, tokens=2) for given in (MASK, MASK.sum(axis=1))]
+
+    pairs = np.broadcast_to(MASK[:, None, :, None] * MASK[:, None, None, :], s.shape)
+    np.testing.assert_allclose(found, [((s - t) ** 2 * pairs).sum() / pairs.sum()] * 2, **CLOSE)
+
+
+@pytest.mark.parametrize("shape", [(B, L + 1), (B + 1, L), (B + 1,), (B, 1, 1, L)])
+def test_a_mask_of_another_shape_is_refused_with_both(tensors, shape):
+    s = drawn(B, L, D, seed=1)
+
+    with pytest.raises(
+        ConfigError, match=rf"mask: its shape is {re.escape(str(shape))}, and the tokens' \(batch, length\) is \({B}, {L}\)"
+    ):
+        terms_of(lambda s, t, m, _, ops: hidden.mse(s[0], t[0], ops, mask=m), s, s, np.ones(shape), tensors)

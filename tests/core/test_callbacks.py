@@ -64,6 +64,29 @@ def test_the_terms_are_part_of_hugging_faces_loss(tmp_path):
     assert abs(first) < 1e-5  # the student still is its teacher, and the labels do not count
 
 
+def test_a_training_that_was_broken_off_goes_on_and_leaves_no_hook(tmp_path):
+    transformers = pytest.importorskip("transformers")
+
+    class Interrupted(transformers.TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            raise KeyboardInterrupt
+
+    model = bert()
+    compressed = nnc.compress(model, [MOVEMENT, KL], example())
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            hugging_face(model, tmp_path, [compressed.callback(), Interrupted()])
+
+    assert len(hugging_face(model, tmp_path, [compressed.callback()]).state.log_history) > 0
+
+    again = nnc.compress(compressed.unwrap(), [KL], example())
+    with pytest.raises(KeyboardInterrupt):
+        hugging_face(model, tmp_path, [again.callback(), Interrupted()])
+    assert model._forward_hooks
+    again.unwrap()
+    assert not model._forward_hooks
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_accumulated_batches_give_the_terms_gradient_of_one_large_batch(tmp_path, accumulate):
     student, teacher = bert(), bert()
