@@ -311,6 +311,10 @@ class TrainableAdapter(Adapter, Protocol):
         """
         ...
 
+    def objectives(self) -> Sequence[Objective]:
+        """Return what adds to the loss of every training step now."""
+        ...
+
     def set_objectives(self, objectives: Sequence[Objective], teacher: Any = None) -> None:
         """Add the objectives' terms to every training step's loss; an empty sequence takes them away. `teacher` stays frozen."""
         ...

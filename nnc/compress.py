@@ -7,6 +7,7 @@ Entries name their algorithms (entries.py); what an algorithm puts on a model is
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -65,8 +66,22 @@ def compress(
         "distill": {"teacher": teacher},
     }
     chosen = [cls(model, entries, example_inputs, trainer=trainer, seed=seed, **options.get(cls.kind, {})) for cls, entries in wanted]
+    before = _at_work(adapter)
     masks = attach(adapter, chosen, teacher, optimizer)
+    lost = sorted(before - _at_work(adapter))
+    if lost:
+        remedy = "put all entries in one config_list, or call finish() or speedup() of the earlier one first"
+        what = f"{', '.join(lost)} of an earlier nnc.compress has been taken off, with what it had learned"
+        warnings.warn(f"model: {what}; {remedy}.", UserWarning, stacklevel=2)
     return Compressed(model, masks, example_inputs, allow_inexact, algorithms=chosen, trainer=trainer)
+
+
+def _at_work(adapter: Adapter) -> set[str]:
+    """Return the names of the views and objectives that a model has."""
+    if not hasattr(adapter, "set_views"):
+        return set()
+    ready = trainable(adapter, "views")
+    return {view.name for site_views in ready.views().values() for view in site_views} | {one.name for one in ready.objectives()}
 
 
 def untouched(adapter: Adapter) -> Any:

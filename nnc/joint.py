@@ -16,7 +16,7 @@ from nnc.graph.groups import Groups
 from nnc.graph.ir import Array, Graph
 from nnc.masks import complete, paths
 from nnc.ties import gentlest, only_targets, ties, voters
-from nnc.unmet import Asked, tell_none_left, tell_refused
+from nnc.unmet import Asked, require_some, tell_none_left, tell_refused
 from nnc_schemas import PruneSpec
 
 
@@ -54,10 +54,14 @@ def granules(
 ) -> Iterator[tuple[int, dict[str, Array]]]:
     """Yield, for each group that the config_list means, the entry that decides and which granule each output channel belongs to.
 
-    The latter by the path of a parameter, -1 where a channel belongs to none: what a score that is trained is spread by.
+    The latter by the path of a parameter, -1 where a channel belongs to none: what a score that is trained is spread by. Raises
+    `ConfigError` where nothing of what the config_list selects can leave.
     """
-    groups = Groups(graph, allow_inexact, ties(governed, specs))
-    for number, index in _chosen(groups, governed, specs, spared):
+    tied = ties(governed, specs)
+    groups = Groups(graph, allow_inexact, tied)
+    chosen = dict(_chosen(groups, governed, specs, spared))
+    require_some(Asked(groups, governed, specs, chosen, tied, spared))
+    for number, index in chosen.items():
         yield index, groups.rows(number)
 
 

@@ -109,15 +109,16 @@ class BatchLoss:
 
 
 class Mean:
-    """Means over batches, by layer: sums of the framework's tensors and how many there were."""
+    """Means over batches, by layer: sums of the framework's tensors, each times its weight, and the sums of the weights."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Any] = {}
-        self._counts: dict[str, int] = {}
+        self._weights: dict[str, int] = {}
 
-    def add(self, name: str, value: Any) -> None:
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts.get(name, 0) + 1
+    def add(self, name: str, value: Any, weight: int = 1) -> None:
+        weighted = value * weight
+        self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
+        self._weights[name] = self._weights.get(name, 0) + weight
 
     def __getitem__(self, name: str) -> Any:
-        return self._sums[name] / self._counts[name]
+        return self._sums[name] / self._weights[name]

@@ -37,8 +37,15 @@ class Asked:
 
 
 def tell_refused(asked: Asked) -> None:
-    """Warn of what cannot leave although an entry singles it out. Raises `ConfigError` where that leaves an entry for heads, or
-    the whole config_list, with nothing."""
+    """Warn of what cannot leave although an entry singles it out. Raises what `require_some` raises."""
+    _warn(require_some(asked))
+
+
+def require_some(asked: Asked) -> list[str]:
+    """Return what cannot leave although an entry singles it out, a line each.
+
+    Raises `ConfigError` where that leaves an entry for heads, or the whole config_list, with nothing.
+    """
     headless = list(_headless(asked))
     if headless:
         raise ConfigError(_told(headless))
@@ -46,7 +53,7 @@ def tell_refused(asked: Asked) -> None:
     removes = any(asked.spec(name).removes for name in asked.governed)
     if removes and not asked.chosen:
         raise ConfigError(f"{_told(lines)}\nconfig_list: so nothing that it selects can leave. `nnc layers --example` says what can.")
-    _warn(lines)
+    return lines
 
 
 def tell_none_left(asked: Asked, keep: Mapping[int, Array]) -> None:

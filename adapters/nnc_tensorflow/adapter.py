@@ -153,6 +153,9 @@ class TensorFlowAdapter:
         apply_views(named_layers(self.model), views)
         self._train(self._training)
 
+    def objectives(self) -> Sequence[Objective]:
+        return self._training.objectives
+
     def set_objectives(self, objectives: Sequence[Objective], teacher: Any = None) -> None:
         self._train(with_objectives(self.model, self._training, objectives, teacher))
 

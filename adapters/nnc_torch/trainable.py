@@ -59,6 +59,9 @@ class Trainable:
         views.set_views(self.model, new)
         learning.refresh(self.model)
 
+    def objectives(self) -> Sequence[Objective]:
+        return instruments(self.model).objectives
+
     def set_objectives(self, new: Sequence[Objective], teacher: Any = None) -> None:
         objectives.set_objectives(self.model, new, teacher)
         learning.refresh(self.model)

@@ -54,14 +54,15 @@ class _AfterActivation(ActivationPruner):
         for function in after.functions:
             values = function(values)
         channels = np.moveaxis(values, after.channel_axis, -1)
-        self._mean.add(layer.name, self.worth(channels.reshape(-1, channels.shape[-1])))
+        samples = channels.reshape(-1, channels.shape[-1])
+        self._mean.add(layer.name, self.worth(samples), len(samples))
 
     @abstractmethod
     def worth(self, activations: Array) -> Array:
         """Return what each channel is worth on one batch, `(channels,)`, from its activations `(samples, channels)`."""
 
     def score(self, layer: Layer) -> Any:
-        """Return the worth of each output channel, mean over the batches, `(out,)`."""
+        """Return the worth of each output channel, mean over all samples, `(out,)`."""
         return self._mean[layer.name]
 
 

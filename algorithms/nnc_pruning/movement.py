@@ -3,31 +3,30 @@
     hard     keep the highest scores, so many as a cubic schedule says        S <- S - rate * sum w * dL/dw
     soft     keep what has sigmoid(S) above a threshold, with a penalty on sigmoid(S)
 
-The score belongs to what can leave: a channel or a head with example inputs, else a row of the weight; or to each element.
+The score belongs to what can leave: a channel or a head with example inputs, else a row of the weight; or to a block of weights, or to
+each of them.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from nnc.adapter import Layer, Masks, Ops
+from nnc.adapter import Layer, Masks
 from nnc.algorithm import Algorithm, Pruner
 from nnc.columns import channel_axis
 from nnc.errors import ConfigError
-from nnc.graph.ir import Array
 from nnc.instruments import trainable
-from nnc.objective import Objective, Seen
-from nnc.views import Learning, Site, State, Variable, View
+from nnc.objective import Objective
+from nnc.views import Learning, Site, View
+from nnc_pruning.movement_scores import STEP, Movement, Part, Progress, blocks
 from nnc_schemas.learned import MovementSpec
 
-_VIEW = "movement"
-_STEP = "step"
+_VIEW = Movement.name
 
 
 class MovementPruner(Pruner):
@@ -51,17 +50,19 @@ class MovementPruner(Pruner):
         return layer.prunable and not channel_axis(layer)
 
     def _own(self, config_list: Any) -> tuple[Any, ...]:
-        chosen = {spec.element for spec in Algorithm._own(self, config_list) if not spec.exclude}
+        chosen = {spec.element or spec.block is not None for spec in Algorithm._own(self, config_list) if not spec.exclude}
         if len(chosen) > 1:
-            raise ConfigError("config_list: element is true in one entry and false in another; give all entries one granularity.")
+            asked = "one entry scores weights or blocks of them, and another what can leave"
+            raise ConfigError(f"config_list: {asked}; give all entries one granularity.")
         self.granularity = "element" if chosen == {True} else "channel"
         return super()._own(config_list)
 
     def _by_element(self) -> dict[Site, Movement]:
         made = {}
         for name, layer in self.layers.items():
-            shape = layer.parameters["weight"]
-            made[Site(name, "weight")] = Movement(self.entry(name), (Part(name, None, shape, 1.0),))
+            shape, entry = layer.parameters["weight"], self.entry(name)
+            scores = shape if entry.block is None else blocks(shape, entry, name)
+            made[Site(name, "weight")] = Movement(entry, (Part(name, None, scores, 1.0, entry.block),))
         return made
 
     def _by_granule(self) -> dict[Site, Movement]:
@@ -100,7 +101,7 @@ class MovementPruner(Pruner):
 
     def finish(self) -> Masks:
         numbers = trainable(self.adapter, self.name).numbers()
-        step = max((float(given[_STEP]) for (_, view), given in numbers.items() if view == _VIEW), default=0.0)
+        step = max((float(given[STEP]) for (_, view), given in numbers.items() if view == _VIEW), default=0.0)
         if not step:
             remedy = "train with nnc.Trainer or fit, or call loss = compressed.loss(loss) in your loop"
             raise ConfigError(f"{self.name}: no training step has been made, so nothing has moved; {remedy}.")
@@ -109,6 +110,18 @@ class MovementPruner(Pruner):
             ended = f"training ended at step {step:.0f}, before cool_down {late[0].cool_down}"
             warnings.warn(f"{late[0].place}: {ended}: what was still due leaves at once, untrained.", UserWarning, stacklevel=2)
         return super().finish()
+
+    def decide(self) -> Masks:
+        """Return the masks of now; blocks leave whole, which a fraction of the weights would not see to."""
+        found = super().decide()
+        for site, view in self._views.items():
+            if view.entry.block is not None:
+                scores = trainable(self.adapter, self.name).numbers()[str(site), _VIEW]["scores0"]
+                shape = self.layers[site.layer].parameters["weight"]
+                whole = view.spread(view.parts[0], view.highest(scores), shape).astype(bool)
+                earlier = self.adapter.masks().get(site.layer, {}).get("weight")
+                found[site.layer] = {**found[site.layer], "weight": whole if earlier is None else whole & earlier}
+        return found
 
     def score(self, layer: Layer) -> Any:
         """Return the learned score of each output channel, `(out,)`, or of each element; soft: its sigmoid.
@@ -120,112 +133,9 @@ class MovementPruner(Pruner):
         if view is None:  # in no group that can leave
             return np.zeros(shape[:1])
         numbers = trainable(self.adapter, self.name).numbers()[str(Site(layer.name, "weight")), _VIEW]
-        return sum(view.spread(part, numbers[f"scores{index}"], shape) for index, part in enumerate(view.parts))
+        return sum(view.spread(part, view.worth(numbers[f"scores{index}"]), shape) for index, part in enumerate(view.parts))
 
 
 def _is_norm_of(norm: Layer, before: Layer) -> bool:
     fits = before.prunable and any(shape == before.parameters["weight"][:1] for shape in norm.parameters.values())
     return fits and any(kind.startswith("BatchNorm") for kind in norm.op_types)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Scores of one group: which of them each row has (-1: none), or None where each element has its own.
-
-    `shared` names them, so that all members of the group learn the same; `share` is a row's part of its granule's score.
-    """
-
-    shared: str
-    rows: Array | None
-    shape: tuple[int, ...]
-    share: float
-
-
-class Movement(View):
-    """Shows a parameter times a mask of its scores' making; the mask's gradient goes to the scores as if they were the mask."""
-
-    name = _VIEW
-
-    def __init__(self, entry: MovementSpec, parts: tuple[Part, ...]) -> None:
-        self.entry = entry
-        self.parts = parts
-        self.group = f"movement scores at {entry.score_rate:g}"
-
-    def variables(self) -> Mapping[str, Variable]:
-        zeros = ((f"scores{index}", part, np.zeros(part.shape, np.float32)) for index, part in enumerate(self.parts))
-        scores = {name: Variable(zero, True, self.group, f"movement of {part.shared}") for name, part, zero in zeros}
-        return {**scores, _STEP: Variable(np.zeros((), np.float32), shared="movement's step")}
-
-    def __call__(self, x: Any, state: State, ops: Ops, training: bool) -> Any:
-        for index, part in enumerate(self.parts):
-            scores = state[f"scores{index}"]
-            if part.rows is not None:
-                mask = ops.stop_gradient(ops.astype(self._keep(scores, part, state, ops), ops.float32) - scores) + scores
-                x = x * _of_rows(mask, part.rows, len(x.shape), ops)
-            elif self.entry.mode == "soft":
-                x = _of_elements(x, scores, self._keep(scores, part, state, ops), ops)
-            else:
-                x = ops.only_highest(x, scores, self._leaving(part, state, ops))
-        return x
-
-    def _keep(self, scores: Any, part: Part, state: State, ops: Ops) -> Any:
-        """Return True for what stays, False for what is masked, in the scores' shape."""
-        scores = ops.stop_gradient(scores)
-        if self.entry.mode == "soft":
-            return ops.sigmoid(scores) > self.entry.threshold
-        return ops.without_lowest(scores, self._leaving(part, state, ops))
-
-    def _leaving(self, part: Part, state: State, ops: Ops) -> Any:
-        """Return how many of a part's scores are masked at this step."""
-        (count,) = ops.few(lambda ops, step: (self._due(step, int(np.prod(part.shape)), ops),), state[_STEP])
-        return ops.astype(count, ops.int32)
-
-    def _due(self, step: Any, size: int, ops: Ops) -> Any:
-        """Return how many of `size` are due at a step: amount * (1 - (1 - t)^3) between warm-up and cool-down (arXiv:1710.01878)."""
-        length = max(1, self.entry.cool_down - self.entry.warm_up)
-        left = 1.0 - ops.clip((step - self.entry.warm_up) / length, 0.0, 1.0)
-        return ops.floor(self.entry.amount * size * (1.0 - left * left * left) + 1e-6)
-
-    def spread(self, part: Part, scores: Array, shape: tuple[int, ...]) -> Array:
-        """Return the scores as a layer's granules have them."""
-        worth = 1 / (1 + np.exp(-scores.astype(np.float64))) if self.entry.mode == "soft" else scores.astype(np.float64)
-        if part.rows is None:
-            return worth
-        return np.where(part.rows >= 0, worth[part.rows], 0.0) * part.share
-
-
-class Progress(Objective):
-    """Counts the steps, on which the views' sparsity depends, and pulls soft scores down: regular_scale * mean of sigmoid(scores)."""
-
-    name = _VIEW
-
-    def __init__(self, views: Mapping[Site, Movement]) -> None:
-        self.clock = next(iter(views))
-        self.soft: dict[str, tuple[Site, str, float]] = {}
-        for site, view in views.items():
-            for index, part in enumerate(view.parts if view.entry.mode == "soft" else ()):
-                self.soft[part.shared] = (site, f"scores{index}", view.entry.regular_scale)
-
-    def terms(self, seen: Seen, ops: Ops) -> Mapping[str, Any]:
-        clock = seen.views[self.clock, _VIEW]
-        clock.assign(_STEP, clock[_STEP] + 1.0)
-        means = [ops.mean(ops.sigmoid(seen.views[site, _VIEW][name])) * scale for site, name, scale in self.soft.values()]
-        return {"scores": sum(means[1:], means[0]) / len(means)} if means else {}
-
-
-def _of_elements(x: Any, scores: Any, keep: Any, ops: Ops) -> Any:
-    """Return a parameter without the elements that are masked; the scores get the gradient of a mask by which it was multiplied."""
-
-    def forward(x: Any, _: Any) -> Any:
-        return ops.only(x, keep), (x, keep)
-
-    return ops.with_gradient(forward, lambda gradient, x, keep: (ops.only(gradient, keep), gradient * x), x, scores)
-
-
-def _of_rows(mask: Any, rows: Array, ndim: int, ops: Ops) -> Any:
-    """Return a mask over granules as one over rows, shaped to multiply a parameter; rows without a granule have 1."""
-    if np.array_equal(rows, np.arange(mask.shape[0])):
-        return ops.reshape(mask, (len(rows), *(1,) * (ndim - 1)))
-    one = ops.ones_like(mask[:1])
-    index = ops.asarray(np.where(rows >= 0, rows, mask.shape[0]).astype(np.int32))
-    return ops.reshape(ops.take(ops.concat([mask, one], axis=0), index, axis=0), (len(rows), *(1,) * (ndim - 1)))

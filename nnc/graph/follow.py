@@ -50,9 +50,12 @@ def norm_of(graph: Graph, layer: str) -> str | None:
 
 
 def _node_of(graph: Graph, layer: str) -> Node | None:
+    """Return the operation that a layer's weight enters: by the weight's path or, of a tied one, which has another's, by the layer's."""
     path = f"{layer}.weight".lstrip(".")
-    reads = (node for node in graph.nodes if node.kind in ("linear", "conv", "embedding") and len(node.inputs) > 1)
-    return next((node for node in reads if node.inputs[1] is not None and node.inputs[1].name == path), None)
+    reads = [node for node in graph.nodes if node.kind in ("linear", "conv", "embedding") and len(node.inputs) > 1]
+    named = [node for node in reads if node.inputs[1] is not None and node.inputs[1].name == path]
+    own = [node for node in reads if node.layer == layer]
+    return next(iter([node for node in named if node in own] or named or own), None)
 
 
 def _norms(graph: Graph) -> dict[Node, str]:

@@ -13,15 +13,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, WithJsonSchema, model_validator
 
-from nnc_schemas.problems import problem, short
+from nnc_schemas.problems import nearest_key, problem, short
 from nnc_schemas.values import Cap, Floor, GroupId, Sparsity, Threshold
 
 _TARGETS = ("weight", "bias")
+_WORDS = ("default", "out_channel", "head")
 
 
 def _granularity(value: Any) -> Any:
     if value in ("in_channel", "per_channel") or (isinstance(value, Sequence) and not isinstance(value, str)):
-        raise problem(f"{short(value)} is not offered: output channels are scored, or single elements by an algorithm of elements.")
+        others = "single elements by an algorithm of elements, and blocks by movement"
+        raise problem(f"{short(value)} is not offered: output channels are scored, {others}.")
+    if value not in _WORDS:
+        raise problem(f"{short(value)} is none of {', '.join(_WORDS)}{nearest_key(str(value), _WORDS)}.")
     return value
 
 

@@ -65,6 +65,67 @@ def test_hard_movement_masks_the_lowest_while_it_trains_and_they_go_on_learning(
     np.testing.assert_array_equal(pruner.settle()["fc"]["weight"], expected >= np.sort(expected, axis=None)[4])
 
 
+@pytest.mark.parametrize("entry", [{"granularity": [1, 3]}, {"block": [1, 3]}], ids=str)
+def test_hard_movement_of_blocks_adds_up_that_of_their_weights_and_masks_them_whole(framework, entry):
+    """Blocks of one row and three columns in a weight of 2 x 4: those at the edge have one column."""
+    places = [0, 0, 0, 1]
+
+    def mask_of(scores, step):
+        stays = all_stay(scores, step) if step == 0 else scores >= np.sort(scores, axis=None)[2]
+        return stays[:, places] * 1.0
+
+    pruner, found = moved(framework, steps=3, cool_down=1, **entry)
+    expected = by_hand(3, mask_of, lambda weight, bias: np.stack([weight[:, :3].sum(axis=1), weight[:, 3]], axis=1))
+
+    np.testing.assert_allclose(found, expected[:, places], rtol=1e-4)
+    masks = pruner.settle()["fc"]["weight"]
+    np.testing.assert_array_equal(masks, (expected >= np.sort(expected, axis=None)[2])[:, places])
+    np.testing.assert_array_equal(pruner.masks["fc"]["weight"], masks)
+
+
+def test_blocks_of_a_convolution_hold_its_kernels_whole(framework):
+    entry = {"op_names": ["conv"], "sparsity": 0.75, "granularity": [2, 1], "cool_down": 1}
+    pruner = MovementPruner(convnet(framework), [entry], trainer=trainer(framework, PICTURES))
+
+    mask = pruner.compress()[1]["conv"]["weight"].reshape(2, 2, 2, -1)
+
+    assert mask.shape == (2, 2, 2, 9)  # blocks of rows, rows of a block, columns, kernel
+    assert sorted(mask.any(axis=(1, 3)).ravel()) == sorted(mask.all(axis=(1, 3)).ravel()) == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"granularity": [4, 4]}, r"\[0\]\.granularity: blocks of 4 x 4 are larger than the weight of 'fc', 2 x 4"),
+        ({"granularity": [1, 0]}, r"\[0\]\.block"),
+        ({"granularity": [1, 2], "element": True}, "element and block contradict each other"),
+        ({"granularity": "haed"}, r"'haed' is none of default, out_channel, head; nearest: 'head'"),
+        ({"warm_up": 20, "cool_down": 10}, "warm_up 20 is after cool_down 10"),
+    ],
+    ids=str,
+)
+def test_scores_of_what_is_not_there_are_refused(framework, entry, message):
+    with pytest.raises(ConfigError, match=message):
+        MovementPruner(linear(framework, WEIGHT), [{"sparsity": 0.5, **entry}])
+
+
+def test_blocks_have_no_total(framework):
+    with pytest.raises(ConfigError, match="blocks are chosen in each layer by itself: give sparsity"):
+        MovementPruner(linear(framework, WEIGHT), [{"total_sparsity": 0.5, "block": [1, 2]}])
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"granularity": "head"}, r"config_list\[0\]\.granularity: no attention head is among the output channels of fc"),
+        ({}, r"config_list\[0\]: nothing of fc can leave: .*\nconfig_list: so nothing that it selects can leave"),
+    ],
+)
+def test_movement_of_what_cannot_leave_is_refused_before_it_trains(framework, entry, message):
+    with pytest.raises(ConfigError, match=message):
+        MovementPruner(linear(framework, WEIGHT), [{"sparsity": 0.5, **entry}], framework.inputs(ROWS[0][0]))
+
+
 def test_soft_movement_pulls_the_scores_down_beside(framework):
     def sigmoid(scores):
         return 1 / (1 + np.exp(-scores))

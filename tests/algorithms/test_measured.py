@@ -8,6 +8,7 @@ from nnc.arrays import to_float64
 from nnc.errors import ConfigError, TrainingError
 from nnc.registry import adapter_for
 from nnc.testing import needs_trainer
+from nnc.trainer import Trainer
 from nnc_pruning import APoZPruner, LAMPPruner, LevelPruner, MeanActivationPruner, OBDPruner, SparseGPTPruner, TaylorFOPruner, WandaPruner
 from tests.algorithms.tiny_networks import IMAGES, PICTURES, ROWS, X, convnet, linear, mlp, numbered, seen, trainer
 from tests.frameworks import FRAMEWORKS
@@ -68,6 +69,41 @@ def test_only_as_many_batches_are_measured_as_the_entry_says(framework):
     found = scores(TaylorFOPruner, model, [{**HIDDEN[0], "batches": 1}], trainer=trainer(framework, ROWS))
 
     np.testing.assert_allclose(found["hidden"], (product**2).sum(axis=1), rtol=1e-4)
+
+
+def test_every_sample_counts_alike_however_the_batches_are_cut(framework):
+    x, y = X.reshape(-1, 4), np.concatenate([y for _, y in ROWS])
+    uneven = [(x[:20], y[:20]), (x[20:], y[20:])]
+    activations = hidden_activations(mlp(framework)).reshape(len(x), -1)
+
+    apoz = scores(APoZPruner, mlp(framework), trainer=trainer(framework, uneven))
+    mean = scores(MeanActivationPruner, mlp(framework), trainer=trainer(framework, uneven))
+
+    np.testing.assert_allclose(apoz["hidden"], (activations != 0).mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(mean["hidden"], activations.mean(axis=0), rtol=1e-5)
+
+
+def test_a_layer_whose_weight_is_that_of_another_has_an_activation_too():
+    """Its weight stands in the graph under the other's name."""
+    torch = pytest.importorskip("torch")
+
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 9, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, tokens):
+            return torch.relu(self.head(self.table(tokens)))
+
+    torch.manual_seed(0)
+    model, tokens = Tied(), torch.arange(9)
+    activations = model(tokens).detach().numpy()
+
+    pruner = APoZPruner(model, [{"op_names": ["head"], "sparsity": 0.5}], trainer=Trainer([(tokens, tokens)], progress=False))
+    pruner.measure()
+
+    np.testing.assert_allclose(pruner.score(pruner.layers["head"]), (activations != 0).mean(axis=0))
 
 
 def test_apoz_is_how_often_the_activation_is_not_zero(framework):

@@ -1,6 +1,7 @@
 """What a user changes in a training loop of their own, counted, and all kinds of algorithm in it at the same time."""
 
 import difflib
+import warnings
 
 import numpy as np
 import pytest
@@ -136,3 +137,14 @@ def test_saving_in_the_middle_of_training_keeps_weights_and_masks(names, framewo
     for name, array in adapter.tensors().items():
         np.testing.assert_array_equal(array, stored[name], err_msg=name)
     assert names["c"].quantizers and adapter_for(names["model"]).views() != {}
+
+
+def test_what_a_second_config_takes_off_is_named(framework):
+    model, images = (NAMES[framework.name]()[name] for name in ("model", "images"))
+    nnc.compress(model, CONFIG[1:3], images)
+
+    with pytest.warns(UserWarning, match=r"model: movement of an earlier nnc\.compress has been taken off.*one config_list"):
+        nnc.compress(model, CONFIG[2:3], images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nnc.compress(model, CONFIG[2:3], images)  # the same again begins again
