@@ -9,7 +9,7 @@ from typing import Any
 from nnc.algorithm import Distiller
 from nnc.errors import ConfigError
 from nnc.registry import adapter_for
-from nnc.views import Learning, Site
+from nnc.views import Learning
 from nnc_distillation.objective import PROJECTION, Comparison, Distillation, Temperature
 from nnc_distillation.sources import Side
 from nnc_schemas.distill import AnnealedSpec, DistillSpec
@@ -53,7 +53,7 @@ class Comparing(Distiller):
             weight=spec.weight,
             task_weight=spec.task_weight,
             temperature=_temperature(spec),
-            mask=Site("", f"input:{spec.mask}") if spec.mask else self.student_side.mask,
+            mask=self.student_side.mask_of(spec.mask, spec.place),
             seed=self.seed,
         )
 

@@ -96,11 +96,17 @@ class Side:
         """Its attentions, in order."""
         return _attentions(self.adapter, self.batch("to find its attention"))
 
-    @property
-    def mask(self) -> Site | None:
-        """The input of the model that says which tokens are valid, where it goes by a usual name."""
+    def mask_of(self, name: str | None, place: str) -> Site | None:
+        """Return the input of the model that says which tokens are valid: the named one, or one that goes by a usual name.
+
+        Raises `ConfigError` for a name that is not among the inputs.
+        """
         given = self._batch if isinstance(self._batch, Mapping) else {}
-        name = next((name for name in MASKS if len(getattr(given.get(name), "shape", ())) == 2), None)
+        if name is None:
+            name = next((usual for usual in MASKS if len(getattr(given.get(usual), "shape", ())) == 2), None)
+        elif given and name not in given:
+            known = ", ".join(map(str, given))
+            raise ConfigError(f"{place}.mask: {name!r} is no input of the {self.role}{nearest(name, given)}. It is given {known}.")
         return None if name is None else Site("", f"input:{name}")
 
     @property
@@ -137,6 +143,8 @@ class Side:
             keys = _keys(self.outputs)
             if not keys:
                 raise ConfigError(f"{place}: {name!r}: the {self.role} has a single output; leave the key out.")
+            if isinstance(self.outputs, Mapping) and name.isdigit() and int(name) < len(keys):
+                name = keys[int(name)]
             if name not in keys:
                 raise ConfigError(f"{place}: {name!r} is no output of the {self.role}{nearest(name, keys)}. It has {', '.join(keys)}.")
         return Site("", f"output:{name}")

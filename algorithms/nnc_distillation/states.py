@@ -17,9 +17,18 @@ from nnc_distillation.sources import Side, SitePairs, Source, require_same_shape
 from nnc_schemas.distill import LayeredStatesSpec, PKDSpec, ScoresSpec, StatesSpec
 
 
-def named(pairs: Sequence[tuple[str, str]]) -> SitePairs:
-    """Return the sites of pairs that a user names; `[pre]` is a layer's input, `[post]`, or nothing, its output."""
-    return [(_site(student), _site(teacher)) for student, teacher in pairs]
+def named(spec: StatesSpec | PKDSpec | ScoresSpec, student: Side, teacher: Side) -> SitePairs:
+    """Return the sites of the pairs that an entry names; `[pre]` is a layer's input, `[post]`, or nothing, its output.
+
+    Raises `ConfigError` for a layer that is not there.
+    """
+    found = [(_site(ours), _site(theirs)) for ours, theirs in spec.pairs or ()]
+    for side, sites in ((student, [s for s, _ in found]), (teacher, [t for _, t in found])):
+        try:
+            side.shapes(sites)
+        except ConfigError as error:
+            raise ConfigError(f"{spec.place}.pairs: the {side.role}: {error}") from None
+    return found
 
 
 def _site(name: str) -> Site:
@@ -98,7 +107,7 @@ class MSELastHidden(Comparing):
 
     def comparisons(self, spec: StatesSpec) -> list[Comparison]:
         ours, theirs = self.student_side, self.teacher_side
-        pairs = named(spec.pairs) if spec.pairs else [(Site(blocks(ours, spec.place)[-1]), Site(blocks(theirs, spec.place)[-1]))]
+        pairs = named(spec, ours, theirs) if spec.pairs else [(Site(blocks(ours, spec.place)[-1]), Site(blocks(theirs, spec.place)[-1]))]
         return states(ours, theirs, pairs, spec, mean_square(spec), "last_hidden", PROJECTS[spec.projection])
 
 
@@ -124,7 +133,7 @@ class CosHiddenStates(Comparing):
 
 def layered(student: Side, teacher: Side, spec: LayeredStatesSpec, loss: Loss) -> list[Comparison]:
     """Return comparisons of the pairs that an entry names, or of the blocks that its layer map pairs."""
-    pairs = named(spec.pairs) if spec.pairs else hidden_pairs(student, teacher, spec.layer_map, spec.place)
+    pairs = named(spec, student, teacher) if spec.pairs else hidden_pairs(student, teacher, spec.layer_map, spec.place)
     return states(student, teacher, pairs, spec, loss, "hidden", PROJECTS[spec.projection])
 
 
@@ -140,7 +149,7 @@ class MSEEmbeddings(Comparing):
 
     def comparisons(self, spec: StatesSpec) -> list[Comparison]:
         ours, theirs = self.student_side, self.teacher_side
-        pairs = named(spec.pairs) if spec.pairs else embedding_pair(ours, theirs, spec.place)
+        pairs = named(spec, ours, theirs) if spec.pairs else embedding_pair(ours, theirs, spec.place)
         return states(ours, theirs, pairs, spec, mean_square(spec), "embeddings", PROJECTS[spec.projection])
 
 
@@ -152,7 +161,7 @@ class PKD(Comparing):
 
     def comparisons(self, spec: PKDSpec) -> list[Comparison]:
         ours, theirs = self.student_side, self.teacher_side
-        pairs = named(spec.pairs) if spec.pairs else hidden_pairs(ours, theirs, spec.layer_map, spec.place)
+        pairs = named(spec, ours, theirs) if spec.pairs else hidden_pairs(ours, theirs, spec.layer_map, spec.place)
         remedy = "pkd compares them as they are: use mse_hidden_states, which projects"
         require_same_shapes(ours, theirs, pairs, spec.place, remedy)
         for site, shape in ours.shapes([s for s, _ in pairs]).items():
@@ -173,7 +182,7 @@ class MSEAttention(Comparing):
 
     def comparisons(self, spec: ScoresSpec) -> list[Comparison]:
         if spec.pairs:
-            pairs = named(spec.pairs)
+            pairs = named(spec, self.student_side, self.teacher_side)
             require_same_shapes(self.student_side, self.teacher_side, pairs, spec.place, "scores are compared one by one")
             return [Comparison("attention", (Source(s),), (Source(t),), _given_scores(spec.causal), tokens=2) for s, t in pairs]
         return scores(self.student_side, self.teacher_side, spec.layer_map, spec.place, spec.causal)

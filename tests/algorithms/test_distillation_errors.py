@@ -239,3 +239,24 @@ def test_a_mask_that_is_none_is_refused(models, inputs, given):
 
     with pytest.raises(ConfigError, match=r"holds no numbers; give a tensor|mask and lengths say the same"):
         c.loss(None, **given)
+
+
+@pytest.mark.parametrize(
+    ("cls", "entry", "message"),
+    [
+        (MSELastHidden, {"mask": "masc"}, r"config_list\[0\]\.mask: 'masc' is no input of the student.*It is given \S+, \S+mask"),
+        (MSEHiddenStates, {"pairs": [["nope", "nope"]]}, r"config_list\[0\]\.pairs: the student: .*'?nope"),
+    ],
+)
+def test_a_name_that_is_not_there_is_told_with_its_entry(models, inputs, cls, entry, message):
+    refused(cls, message, models.bert(), models.bert(), entry, inputs)
+
+
+def test_an_output_of_a_dict_may_be_named_by_its_number():
+    models = MODELS["torch"]
+    ids, mask = tokens()
+    student = models.bert()
+
+    for outputs in (["logits"], ["0"]):
+        kl = KL(student, [{"outputs": outputs}], models.inputs(ids, mask), teacher=models.bert())
+        assert [str(site) for objective in kl.objectives() for site in objective.teacher] == ["output:logits"]
