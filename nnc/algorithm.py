@@ -34,12 +34,12 @@ from nnc.masks import merge
 from nnc.registry import adapter_for
 from nnc.select import CHANNELED, resolve, spared
 from nnc.ties import alone_masks, check_ties
+from nnc.trainer import Trainer
 from nnc_schemas import PruneSpec, Selector, SpecError, parse_config_list
 
 if TYPE_CHECKING:
     from nnc.grid import Grids
     from nnc.objective import Objective
-    from nnc.trainer import Trainer
     from nnc.views import Learning, Site, Views
 
 
@@ -66,6 +66,8 @@ class Algorithm(ABC):
         self.adapter = adapter_for(model)
         self.model = self.adapter.model  # what a path names is read once
         self.example_inputs = example_inputs
+        if trainer is not None and not isinstance(trainer, Trainer):
+            raise ConfigError(f"trainer: a {type(trainer).__name__} was given; it is to be nnc.Trainer(data, loss, optimizer, evaluate).")
         self.trainer = trainer
         self.seed = seed
         self.specs = self._own(config_list)

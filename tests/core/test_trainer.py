@@ -57,3 +57,12 @@ def test_a_batch_of_three_needs_a_loss_of_its_own():
 def test_a_metric_that_is_no_number_is_refused():
     with pytest.raises(ConfigError, match=r"Trainer\.evaluate: returned 'good'; a number is needed"):
         nnc.Trainer([], evaluate=lambda model: "good").evaluate(None)
+
+
+def test_what_is_no_trainer_is_refused_by_every_algorithm(framework):
+    model = framework.build("lenet")
+
+    for algorithm in ("l1_norm", "taylor_fo", "kl", "ptq"):
+        entry = {"algorithm": algorithm, **({"sparsity": 0.5} if algorithm in ("l1_norm", "taylor_fo") else {})}
+        with pytest.raises(ConfigError, match=r"trainer: a str was given; it is to be nnc\.Trainer"):
+            nnc.compress(model, [entry], trainer="adam")
