@@ -18,6 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -198,7 +199,9 @@ class Pruner(Algorithm):
 
     `name` is what a config_list calls it. With `example_inputs` a pruner of channels scores whole dependency groups (see joint.py);
     without them each layer chooses alone. `allow_inexact` lets it choose widths that a mean is taken over, as under a LayerNorm, too;
-    `nnc.ModelSpeedup` removes them when told the same. `ConfigError` and `ModelError` come from its constructor.
+    `nnc.ModelSpeedup` removes them when told the same. `whole` are the shapes, by path, that parameters had in the larger model that a
+    total counts in, where this is a small one of it: `total_sparsity` is then what shall have left of that. `ConfigError` and `ModelError`
+    come from its constructor.
     """
 
     kind = "prune"
@@ -206,10 +209,18 @@ class Pruner(Algorithm):
     granularity: Literal["channel", "element"] = "channel"
 
     def __init__(
-        self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, *, allow_inexact: bool = False, **options: Any
+        self,
+        model: Any,
+        config_list: Sequence[Any],
+        example_inputs: Any = None,
+        *,
+        allow_inexact: bool = False,
+        whole: Mapping[str, Shape] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(model, config_list, example_inputs, **options)
         self.allow_inexact = allow_inexact
+        self.whole = dict(whole or {})
         layers = self.adapter.layers()
         self._governed = resolve(self.specs, layers, type(self))
         self._spared = spared(self.specs, layers, type(self)) - self._governed.keys()
@@ -276,7 +287,9 @@ class Pruner(Algorithm):
 
     def _jointly(self, scored: Mapping[str, Scored]) -> Masks:
         """Let layers that can only shrink together choose together: what is masked can then leave."""
-        return joint_masks(self._graph, self.adapter.layers(), scored, self._governed, self.specs, self.allow_inexact, self._spared)
+        return joint_masks(
+            self._graph, self.adapter.layers(), scored, self._governed, self.specs, self.allow_inexact, self._spared, self.whole
+        )
 
     @cached_property
     def _graph(self) -> Graph:
@@ -286,14 +299,16 @@ class Pruner(Algorithm):
     def _scored(self, layer: Layer, earlier: Masks) -> Scored:
         shape = layer.parameters["weight"]
         seen = layer if self.granularity == "element" else by_channel(layer)
-        granules = shape if self.granularity == "element" else (channels(layer),)
+        whole = self.whole.get(f"{layer.name}.weight".lstrip("."), shape)
+        axis = channel_axis(layer)
+        granules, before = (shape, whole) if self.granularity == "element" else (shape[axis : axis + 1], whole[axis : axis + 1])
         scores = self.ranked(self._checked(to_float64(self.score(seen)), granules, layer.name))
         if layer.name in earlier:
             # What is masked already goes first, so that pruning twice is pruning once, whatever the score says of zeros.
             mask = earlier[layer.name]["weight"]
-            gone = ~mask if self.granularity == "element" else _without_any(mask, channel_axis(layer))
+            gone = ~mask if self.granularity == "element" else _without_any(mask, axis)
             scores = np.where(gone, -np.inf, scores)
-        return Scored(scores, int(np.prod(shape)) // int(np.prod(granules)))
+        return Scored(scores, prod(whole) // prod(before), before=prod(before))
 
     def _checked(self, scores: Array, granules: Shape, layer: str) -> Array:
         place = f"{type(self).__name__}.score({layer!r})"
@@ -347,7 +362,8 @@ def _by_unit(scored: Scored, layer: Layer) -> Scored:
         return scored
     units = layer.parameters["recurrent_weight"][1]
     gates = scored.scores.size // units
-    return Scored(scored.scores.reshape(gates, units).sum(axis=0), scored.weights * gates, gates)
+    before = None if scored.before is None else scored.before // gates
+    return Scored(scored.scores.reshape(gates, units).sum(axis=0), scored.weights * gates, gates, before=before)
 
 
 def _comparable(scores: Array) -> Array:

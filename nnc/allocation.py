@@ -28,13 +28,24 @@ _ROUNDING = 1e-9
 class Scored:
     """The scores of one layer's granules, any shape, float64; each granule holds `weights` weights in `rows` output channels.
 
-    `shape` is equal for granules of one shape of subgraph: what an isomorphic ranking compares.
+    `shape` is equal for granules of one shape of subgraph: what an isomorphic ranking compares. `before` is how many granules there were
+    in the model that totals count from, where some have left since; `weights` are then those that a granule had there.
     """
 
     scores: Array
     weights: int
     rows: int = 1
     shape: Hashable = None
+    before: int | None = None
+
+    @property
+    def gone(self) -> int:
+        """How many granules have left already."""
+        return 0 if self.before is None else self.before - self.scores.size
+
+    def due(self, fraction: float) -> int:
+        """Return how many more leave until a fraction of all that there were has left; never all that there are."""
+        return max(0, count_of(self.scores.size + self.gone, fraction) - self.gone)
 
 
 def allocate(scored: Mapping[str, Scored], governed: Mapping[str, int], specs: Sequence[PruneSpec]) -> dict[str, Array]:
@@ -94,7 +105,8 @@ def _together(pool: Mapping[str, Scored], spec_of: Mapping[str, PruneSpec]) -> d
     leave = _share(pool, {name: spec_of[name].floor or 0.0 for name in pool})
     free = _share(pool, {name: _cap(spec_of[name]) for name in pool}) & ~leave
     total = spec_of[next(iter(pool))].total or 0.0
-    budget = total * float(weights.sum()) - float(weights[leave].sum()) + _ROUNDING
+    left_before = float(sum(layer.gone * layer.weights for layer in pool.values()))
+    budget = total * (float(weights.sum()) + left_before) - left_before - float(weights[leave].sum()) + _ROUNDING
     leave[free] = _within(scores[free], weights[free], max(budget, 0.0))
     parts = np.split(leave, np.cumsum(sizes)[:-1])
     return {name: ~part.reshape(pool[name].scores.shape) for name, part in zip(pool, parts, strict=True)}
@@ -102,7 +114,7 @@ def _together(pool: Mapping[str, Scored], spec_of: Mapping[str, PruneSpec]) -> d
 
 def _share(pool: Mapping[str, Scored], fractions: Mapping[str, float]) -> Array:
     """Return the lowest fraction of each layer, True, one layer after the other."""
-    return np.concatenate([lowest(layer.scores, count_of(layer.scores.size, fractions[name])).ravel() for name, layer in pool.items()])
+    return np.concatenate([lowest(layer.scores, layer.due(fractions[name])).ravel() for name, layer in pool.items()])
 
 
 def _within(scores: Array, weights: Array, budget: float) -> Array:

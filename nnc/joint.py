@@ -13,7 +13,7 @@ import numpy as np
 from nnc.adapter import Layer, Masks
 from nnc.allocation import Scored, allocate
 from nnc.graph.groups import Groups
-from nnc.graph.ir import Array, Graph
+from nnc.graph.ir import Array, Graph, Shape
 from nnc.masks import complete, paths
 from nnc.ties import gentlest, only_targets, ties, voters
 from nnc.unmet import Asked, require_some, tell_none_left, tell_refused
@@ -28,18 +28,20 @@ def joint_masks(
     specs: Sequence[PruneSpec],
     allow_inexact: bool = False,
     spared: Collection[str] = (),
+    whole: Mapping[str, Shape] | None = None,
 ) -> Masks:
     """Return masks for every group all of whose layers the config_list selects; the others are left alone.
 
     `scored` and `governed` are by layer. A group whose layers are asked different sparsities takes the lowest of them. An embedding that
-    is not selected follows the layers that are, unless it is among the `spared`.
+    is not selected follows the layers that are, unless it is among the `spared`. Totals count in the model that has the parameters of
+    `whole`, by default this one.
     Warns `LeftAlone` of what the config_list singles out and cannot have. Raises `ConfigError` where nothing of it can leave.
     """
     tied = ties(governed, specs)
     groups = Groups(graph, allow_inexact, tied, paths(layers))
     asked = Asked(groups, governed, specs, dict(_chosen(groups, governed, specs, spared)), tied, spared)
     tell_refused(asked)
-    keep = _kept(asked, scored)
+    keep = _kept(asked, scored, whole)
     tell_none_left(asked, keep)
     masks = _masks(groups.kept({number: ~stays for number, stays in keep.items()}), layers)
     return {name: only_targets(mine, asked.spec(name)) if name in governed else mine for name, mine in masks.items()}
@@ -77,7 +79,7 @@ def _chosen(
                 yield number, index
 
 
-def _kept(asked: Asked, scored: Mapping[str, Scored]) -> dict[int, Array]:
+def _kept(asked: Asked, scored: Mapping[str, Scored], whole: Mapping[str, Shape] | None) -> dict[int, Array]:
     """Return which granules of each chosen group stay."""
     groups = asked.groups
     kinds = groups.shapes() if any(spec.ranking == "isomorphic" for spec in asked.specs) else {}
@@ -87,7 +89,8 @@ def _kept(asked: Asked, scored: Mapping[str, Scored]) -> dict[int, Array]:
         mine = [name for name in shared.layers if name in asked.governed]
         scores = {name: scored[name].scores for name in voters(mine, asked.governed, asked.specs)}
         together = groups.scores(shared, scores, asked.specs[index].group_score or "sum")
-        joint[str(number)] = Scored(together, groups.weights(shared), shared.rows_of_one, kinds.get(number))
+        weights, before = groups.weights(shared, whole), groups.before(shared, whole)
+        joint[str(number)] = Scored(together, weights, shared.rows_of_one, kinds.get(number), before)
     keep = allocate(joint, {str(number): index for number, index in asked.chosen.items()}, asked.specs)
     leaving = {int(number): ~stays for number, stays in keep.items()}
     even = groups.evened(leaving, {number: joint[str(number)].scores for number in leaving})

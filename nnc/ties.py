@@ -76,7 +76,7 @@ def _as_one(members: Sequence[str], scored: Mapping[str, Scored], governed: Mapp
         raise ConfigError(f"config_list: {told(shapes)} are tied, and lose the same elements only where their shapes agree.")
     spec = specs[gentlest(members, governed, specs)]
     scores = COMBINE[spec.group_score or "sum"]([scored[name].scores for name in voters(members, governed, specs)], axis=0)
-    return Scored(np.asarray(scores), sum(scored[name].weights for name in members))
+    return Scored(np.asarray(scores), sum(scored[name].weights for name in members), before=scored[members[0]].before)
 
 
 def only_targets(masks: dict[str, Array], spec: PruneSpec) -> dict[str, Array]:

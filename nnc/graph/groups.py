@@ -15,7 +15,7 @@ import numpy as np
 
 from nnc.graph.axes import Axes
 from nnc.graph.contractions import contractions
-from nnc.graph.ir import Array, Graph, Node, Tensor
+from nnc.graph.ir import Array, Graph, Node, Shape, Tensor
 from nnc.graph.known import one_of_each
 from nnc.graph.labels import Factor, solve
 from nnc.graph.offers import Solved, needed, outdone, solved, unmaskable
@@ -250,10 +250,27 @@ class Groups:
         found = [tuple(self._labels.axes[part][axis] for part in parts) for axis, parts in splits]
         return [axes for axes in found if len({self._labels.axes.sizes[axis] for axis in axes}) == 1]
 
-    def weights(self, shared: Shared) -> int:
-        """Return how many weights leave the group's own layers with one granule."""
-        entries = sum(int(np.prod(self._parameters[path].shape)) // factor.size for path, factor in shared.rows)
+    def weights(self, shared: Shared, whole: Mapping[str, Shape] | None = None) -> int:
+        """Return how many weights leave the group's own layers with one granule.
+
+        `whole` has the shapes, by path, that parameters had in the larger model that weights are counted in.
+        """
+        entries = 0
+        for path, factor in shared.rows:
+            shape, axis = self._parameters[path].shape, path in shared.tables
+            had = (whole or {}).get(path, shape)
+            entries += shape[axis] * (int(np.prod(had)) // had[axis]) // factor.size
         return max(entries, 1)
+
+    def before(self, shared: Shared, whole: Mapping[str, Shape] | None = None) -> int:
+        """Return how many granules the group had in that larger model."""
+        axes = [(path, path in shared.tables) for path, _ in shared.rows]
+        # A wide layer may hold channels of other groups as well: the narrowest one tells.
+        had, has = min(
+            (((whole or {})[path][axis], self._parameters[path].shape[axis]) for path, axis in axes if path in (whole or {})),
+            default=(1, 1),
+        )
+        return round(len(shared.classes) * had / has)
 
     def kept(self, leaving: Mapping[int, Array]) -> dict[str, dict[int, Array]]:
         """Return which indices stay, by parameter path and axis, given the granules that leave each group (by its number).
