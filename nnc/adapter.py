@@ -293,6 +293,13 @@ class TrainableAdapter(Adapter, Protocol):
         """Seed the framework's random numbers: dropout, shuffling, initialisers."""
         ...
 
+    def afresh(self, optimizer: Any) -> Any:
+        """Return what gives each training an optimizer in its first state, of the `optimizer` that a trainer has.
+
+        Raises `ConfigError` for one that cannot be made again from what it says of itself.
+        """
+        ...
+
     def write(self, numbers: Mapping[Site, Array]) -> dict[Site, Array]:
         """Set stored parameters, canonical `(out, in, *kernel)`, and return the numbers that they had.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnc.errors import ConfigError, StorageError
-from nnc.rounds import read_rounds
+from nnc.runs import read_rounds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

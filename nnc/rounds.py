@@ -1,20 +1,15 @@
-"""Prune in rounds, as a schedule says, each round on disk: what was killed goes on from its last finished round.
+"""Prune in rounds, as a schedule says, each round on disk: what was killed goes on from its last finished round (runs.py).
 
 pruner = nnc.ScheduledPruner(model, config_list, inputs, schedule="agp", rounds=10, trainer=trainer, folder="runs/agp")
 model, masks = pruner.compress()
-
-runs/agp/run.json             what the run is
-runs/agp/round_003            the model and its masks after round 3, as nnc.save writes them (round_000: the user's own)
-runs/agp/rounds.json          every finished round: sparsities, metric, parameters, seconds
 """
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from math import prod
+from collections.abc import Sequence
+from copy import copy
+from math import isfinite, prod
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
@@ -24,21 +19,23 @@ import numpy as np
 
 from nnc.adapter import Adapter, Masks
 from nnc.algorithm import Pruner
-from nnc.columns import channels
+from nnc.arguments import flag, whole_number
 from nnc.entries import DEFAULT
-from nnc.errors import ConfigError, StorageError
+from nnc.errors import ConfigError, TrainingError
 from nnc.instruments import detach
 from nnc.registry import adapter_for, algorithm, schedule_class
-from nnc.schedules import Prunable, Round, Schedule, Task
-from nnc.select import resolve
+from nnc.runs import RunFolder
+from nnc.schedules import Round, Schedule, Task
+from nnc.seeds import seed_all
 from nnc.storage import load, save
-from nnc_schemas import PruneSpec, SpecError, parse_config_list
+from nnc.units import Units
+from nnc_schemas import SpecError, parse_config_list
 
 if TYPE_CHECKING:
     from nnc.trainer import Trainer
 
-_RUN = "run.json"
-_ROUNDS = "rounds.json"
+#: What of a trainer decides how a run goes, beside the user's own functions, which cannot be compared.
+_TRAINING = ("epochs", "steps", "accumulate", "precision", "seed")
 
 
 class ScheduledPruner:
@@ -46,9 +43,13 @@ class ScheduledPruner:
 
     `schedule` is a schedule's name ("linear", "agp", "lottery_ticket", "simulated_annealing", "auto_compress", "amc"); `options` are its
     own. `rounds` is how many there are. An entry's `algorithm`, by default "l1_norm", is the pruner. With `trainer`, and unless `train` is
-    False, each round that the schedule trains is trained; its `evaluate` gives the metric. With `speedup` what is masked leaves after
-    each round. `folder` keeps the rounds, and a second run on the same folder goes on where the first one ended; without it they are
-    kept until the end only.
+    False, each round that the schedule trains is trained, with an optimizer that begins afresh; its `evaluate` gives the metric. With
+    `speedup` what is masked leaves after each round. `folder` keeps the rounds, and a second run on the same folder goes on where the
+    first one ended; without it they are kept until the end only.
+
+    Python's, NumPy's and the framework's random numbers are seeded before each round, so that a run that was killed goes on to the result
+    of one that was not. Where data draw from a generator of their own (a DataLoader's `generator`, a `tf.data` pipeline that shuffles),
+    that holds only if the trainer's `data` is a function that builds them anew.
 
     Raises `ConfigError` before anything is touched: for an unknown schedule, one that needs a metric and has none, or a folder that holds
     another run.
@@ -71,72 +72,98 @@ class ScheduledPruner:
     ) -> None:
         self.adapter = adapter_for(model)
         self.model = self.adapter.model
-        self.example_inputs, self.trainer, self.train, self.speedup, self.seed = example_inputs, trainer, train, speedup, seed
+        self.example_inputs, self.train, self.speedup = example_inputs, flag("train", train), flag("speedup", speedup)
+        self.seed = whole_number("seed", seed, 0, "random numbers are drawn by it")
+        self.trainer = _for_rounds(trainer, self.adapter)
         self.specs = _parsed(config_list)
         self.pruner = _one_pruner(self.specs)
-        self._units = self._find_units()
-        self.schedule = self._schedule(schedule, rounds, options)
-        if speedup and self.schedule.rewinds:
-            raise ConfigError(f"speedup: the schedule {schedule!r} gives back the first weights, whole; speed up after the last round.")
-        if speedup and example_inputs is None:
-            raise ConfigError("example_inputs: speedup=True runs the model after each round; pass some.")
+        self.units = Units(self.specs, self.adapter.layers(), self.pruner)
+        self._schedule = (schedule, rounds, options)
+        self.schedule = self._fresh_schedule()
+        self._check()
         self.run = {
             "schedule": schedule,
-            "rounds": rounds,
+            "rounds": self.schedule.rounds,
             "options": options,
             "speedup": speedup,
-            "seed": seed,
+            "seed": self.seed,
             "config_list": [spec.model_dump(exclude_none=True) for spec in self.specs],
-            "parameters": self._parameters(self.adapter),
+            "parameters": _parameters(self.adapter),
+            "train": train,
+            "trainer": None if self.trainer is None else {name: getattr(self.trainer, name) for name in _TRAINING},
         }
         self.folder = None if folder is None else Path(folder)
-        self.done: list[Round] = [] if self.folder is None else read_rounds(self.folder, self.run)
+        self.done: list[Round] = [] if self.folder is None else self._found(RunFolder(self.folder, self.run))
 
     def compress(self) -> tuple[Any, Masks]:
-        """Run the rounds that are left, and return the last one's model with its masks; after a speedup the small model without."""
-        if self.folder is not None:
-            return self._through(self.folder)
-        with tempfile.TemporaryDirectory() as scratch:
-            return self._through(Path(scratch))
+        """Run the rounds that are left, and return the last one's model with its masks; after a speedup the small model without.
 
-    def _through(self, folder: Path) -> tuple[Any, Masks]:
-        folder.mkdir(parents=True, exist_ok=True)
+        After any exception, and after a speedup, the user's model is as it was.
+        """
+        if self.folder is not None:
+            return self._through(RunFolder(self.folder, self.run))
+        with tempfile.TemporaryDirectory() as scratch:
+            return self._through(RunFolder(Path(scratch), self.run))
+
+    def _found(self, folder: RunFolder) -> list[Round]:
+        """Return the rounds that are finished in a folder, having checked that they are of this model."""
+        folder.require_model(self.model)
+        return folder.finished()
+
+    def _through(self, folder: RunFolder) -> tuple[Any, Masks]:
+        self.done = self._found(folder)
+        folder.begin()
         if not self.done:
-            save(self.model, folder / _name(0))
-            _write(folder / _RUN, self.run)
+            save(self.model, folder.model(0))
+        try:
+            model = self._rounds(folder)
+        except BaseException:
+            self._give_back(folder)
+            raise
+        if model is not self.model:
+            self._give_back(folder)
+        return model, adapter_for(model).masks()
+
+    def _rounds(self, folder: RunFolder) -> Any:
+        self.schedule = self._fresh_schedule()
         for finished in self.done:  # the schedule goes the same way again
             self.schedule.propose()
             self.schedule.observe(finished)
         model = self._load(folder, len(self.done)) if self.done else self.model
         while (task := self.schedule.propose()) is not None:
             model = self._round(folder, model, task)
-        adapter = adapter_for(model)
-        return model, adapter.masks()
+        return model
 
-    def _round(self, folder: Path, model: Any, task: Task) -> Any:
+    def _round(self, folder: RunFolder, model: Any, task: Task) -> Any:
         """Do what a task says, write it down, and return the model."""
         number = len(self.done) + 1
         began = perf_counter()
         if task.start is not None and task.start != len(self.done):
             model = self._load(folder, task.start)
+        seed = (self.seed * 1000 + number) % 2**32
+        seed_all(adapter_for(model), seed)
         model = self._pruned(model, task, number)
         if task.rewind:
             self._rewind(folder, model)
         if task.train and self.train and self.trainer is not None:
-            self.trainer.train(model, seed=self.seed * 1000 + number, label=f"round {number}")
-        metric = None if self.trainer is None else self.trainer.evaluate(model)
-        finished = Round(number, task, metric, self._parameters(adapter_for(model)), perf_counter() - began)
-        save(model, folder / _name(number))
+            self.trainer.train(model, seed=seed, label=f"round {number}")
+        finished = Round(number, task, self._metric(model, number), _parameters(adapter_for(model)), perf_counter() - began)
+        save(model, folder.model(number))
         self.done.append(finished)
-        # Last, for it vouches for the model.
-        _write(folder / _ROUNDS, [one.to_dict() for one in self.done])
+        folder.finish(self.done)
         self.schedule.observe(finished)
         return model
 
+    def _metric(self, model: Any, number: int) -> float | None:
+        metric = None if self.trainer is None else self.trainer.evaluate(model)
+        if metric is not None and not isfinite(metric):
+            raise TrainingError(f"round {number}: Trainer.evaluate returned {metric}; a finite number is needed, the higher the better.")
+        return metric
+
     def _pruned(self, model: Any, task: Task, number: int) -> Any:
-        cls = self.pruner if task.algorithm is None else algorithm(task.algorithm)
-        entries = self._entries(model, task, cls)
-        pruner: Any = cls(model, entries, self.example_inputs, trainer=self.trainer, seed=self.seed + number)
+        cls: type[Any] = self.pruner if task.algorithm is None else algorithm(task.algorithm)
+        entries = self.units.entries(task.sparsity, adapter_for(model).layers(), cls)
+        pruner = cls(model, entries, self.example_inputs, trainer=self.trainer, seed=self.seed + number, whole=self.units.whole)
         _, masks = pruner.compress()
         if not self.speedup:
             return model
@@ -146,105 +173,59 @@ class ScheduledPruner:
         detach(adapter_for(model))
         return small
 
-    def _entries(self, model: Any, task: Task, cls: type[Any]) -> list[dict[str, Any]]:
-        """Return the config_list of a round; sparsities, which count from the user's model, count from what `model` has left."""
-        sizes = {layer.name: channels(layer) for layer in adapter_for(model).layers() if layer.prunable}
-        entries = []
-        for unit, (spec, layers, amount) in self._units.items():
-            left = sum(sizes[name] for name in layers) / sum(self._channels[name] for name in layers)
-            wanted = max(0.0, 1 - (1 - task.sparsity[unit]) / left)
-            given = spec.model_dump(exclude_none=True, exclude_unset=True)
-            own = {key: value for key, value in given.items() if key not in _REPLACED and key in cls.spec.model_fields}
-            entries.append({**own, "algorithm": cls.name, "op_names": list(layers), amount: wanted})
-        return entries
-
-    def _find_units(self) -> dict[str, tuple[PruneSpec, tuple[str, ...], str]]:
-        """Return what a task gives a sparsity: each layer or, where an entry has a total, the entry; with its layers and its key."""
-        layers = {layer.name: layer for layer in self.adapter.layers()}
-        self._channels = {name: channels(layer) for name, layer in layers.items() if layer.prunable}
-        self._weights = {name: prod(layer.parameters["weight"]) for name, layer in layers.items() if layer.prunable}
-        units: dict[str, tuple[PruneSpec, tuple[str, ...], str]] = {}
-        for name, index in resolve(self.specs, self.adapter.layers(), self.pruner).items():
-            spec = self.specs[index]
-            if spec.per_layer is None and spec.total is None:
-                raise ConfigError(f"{spec.place}: a schedule raises sparsity, or total_sparsity; give one of them.")
-            if spec.per_layer is not None:
-                units[name] = (spec, (name,), "sparsity")
-            else:
-                known = units.get(spec.place, (spec, (), "total_sparsity"))[1]
-                units[spec.place] = (spec, (*known, name), "total_sparsity")
-        return units
-
-    def _schedule(self, name: str, rounds: int, options: Mapping[str, Any]) -> Schedule:
+    def _fresh_schedule(self) -> Schedule:
+        name, rounds, options = self._schedule
         cls = schedule_class(name, "schedule")
         if cls.needs_metric and (self.trainer is None or self.trainer.metric is None):
             raise ConfigError(f"trainer: the schedule {name!r} learns from a metric; pass trainer=nnc.Trainer(..., evaluate=...).")
-        layers = {
-            unit: Prunable(spec.amount, sum(self._channels[one] for one in names), sum(self._weights[one] for one in names))
-            for unit, (spec, names, _) in self._units.items()
-        }
-        try:
-            return cls(layers, rounds, self.seed, **options)
-        except TypeError as error:
-            raise ConfigError(f"schedule: {name!r} does not take {', '.join(options) or 'that'}: {error}.") from None
+        cls.require_options(options)
+        return cls(self.units.prunable(), rounds, self.seed, **options)
 
-    def _load(self, folder: Path, number: int) -> Any:
+    def _check(self) -> None:
+        """Raise `ConfigError` for what would only fail in a round."""
+        if self.speedup and self.schedule.rewinds:
+            named = self._schedule[0]
+            raise ConfigError(f"speedup: the schedule {named!r} gives back the first weights, whole; speed up after the last round.")
+        if self.speedup and self.example_inputs is None:
+            raise ConfigError("example_inputs: speedup=True runs the model after each round; pass some.")
+        cls: type[Any] = self.pruner
+        cls(self.model, self.specs, self.example_inputs, trainer=self.trainer, seed=self.seed)
+
+    def _load(self, folder: RunFolder, number: int) -> Any:
         detach(self.adapter)
-        return load(folder / _name(number), model=self.model)
+        return load(folder.model(number), model=self.model)
 
-    def _rewind(self, folder: Path, model: Any) -> None:
+    def _give_back(self, folder: RunFolder) -> None:
+        """Let the user's model be as it was before the run."""
+        if folder.model(0).is_dir():  # a finished run is read without it, too
+            self._load(folder, 0)
+
+    def _rewind(self, folder: RunFolder, model: Any) -> None:
         """Give the layers their first weights again; masks stay."""
         masks = adapter_for(model).masks()
-        load(folder / _name(0), model=model)
+        load(folder.model(0), model=model)
         adapter_for(model).set_masks(masks)
 
-    def _parameters(self, adapter: Any) -> int:
-        """Return how many parameters are left: those of the layers that no mask hides."""
-        masks = adapter.masks()
-        every = ((layer.name, name, shape) for layer in adapter.layers() for name, shape in layer.parameters.items())
-        return sum(int(masks[layer][name].sum()) if name in masks.get(layer, {}) else prod(shape) for layer, name, shape in every)
+
+def _parameters(adapter: Any) -> int:
+    """Return how many parameters are left: those of the layers that no mask hides."""
+    masks = adapter.masks()
+    every = ((layer.name, name, shape) for layer in adapter.layers() for name, shape in layer.parameters.items())
+    return sum(int(masks[layer][name].sum()) if name in masks.get(layer, {}) else prod(shape) for layer, name, shape in every)
 
 
-#: What a task's entry says in place of the user's.
-_REPLACED = {
-    "algorithm",
-    "op_types",
-    "op_names",
-    "op_partial_names",
-    "op_names_re",
-    "exclude_op_names",
-    "exclude_op_types",
-    "exclude_op_names_re",
-    "sparsity",
-    "sparsity_per_layer",
-    "sparse_ratio",
-    "total_sparsity",
-}
+def _for_rounds(trainer: Any, adapter: Any) -> Trainer | None:
+    """Return a trainer whose optimizer begins afresh in each round, whether or not the run was killed before it."""
+    from nnc.trainer import Trainer
 
-
-def read_rounds(folder: Path, run: Mapping[str, Any] | None = None) -> list[Round]:
-    """Return the finished rounds of a run; none where the folder is new. Raises `ConfigError` where it holds another run than `run`."""
-    if not (folder / _RUN).is_file():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise ConfigError(f"folder: {folder} holds other files and no run; choose a new or empty folder.")
-        return []
-    try:
-        known = json.loads((folder / _RUN).read_text(encoding="utf-8"))
-        rounds = folder / _ROUNDS
-        finished = [Round.from_dict(one) for one in json.loads(rounds.read_text(encoding="utf-8"))] if rounds.is_file() else []
-    except (ValueError, TypeError, KeyError) as error:
-        raise StorageError(f"{folder}: the run cannot be read: {error!r}.") from None
-    if run is not None:
-        _require_same(folder, known, json.loads(json.dumps(run)))
-    return finished
-
-
-def _require_same(folder: Path, known: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-    other = [key for key in run if known.get(key) != run[key]]
-    if other:
-        key = other[0]
-        found = f"{folder} holds a run with {key} {known.get(key)!r}, not {run[key]!r}"
-        raise ConfigError(f"folder: {found}; choose another folder, or give the run what it began with.")
+    if trainer is None:
+        return None
+    if not isinstance(trainer, Trainer):
+        raise ConfigError(f"trainer: {trainer!r} is no nnc.Trainer; pass nnc.Trainer(data, loss, optimizer, evaluate=...).")
+    own = copy(trainer)
+    if hasattr(adapter, "afresh"):
+        own.optimizer = adapter.afresh(trainer.optimizer)
+    return own
 
 
 def _parsed(config_list: Sequence[Any]) -> tuple[Any, ...]:
@@ -272,14 +253,3 @@ def _nothing(adapter: Adapter) -> Masks:
     """Return masks by which nothing leaves: a round's share may be less than one channel, and the user's model is not the one to train."""
     layer = next(layer for layer in adapter.layers() if layer.prunable)
     return {layer.name: {"weight": np.ones(layer.parameters["weight"], bool)}}
-
-
-def _name(number: int) -> str:
-    return f"round_{number:03}"
-
-
-def _write(path: Path, data: Any) -> None:
-    """Write JSON so that the file is either the old one or the whole new one."""
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    os.replace(scratch, path)

@@ -12,14 +12,16 @@ that was killed goes on from its last finished round to the same result (rounds.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from nnc.errors import ConfigError
+from nnc.arguments import whole_number
+from nnc.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,31 @@ class Schedule(ABC):
     rewinds: ClassVar[bool] = False
 
     def __init__(self, layers: Mapping[str, Prunable], rounds: int, seed: int = 0) -> None:
-        if not isinstance(rounds, int) or rounds < 1:
-            raise ConfigError(f"rounds: {rounds!r} is no whole number above 0; it is how many rounds the schedule {self.name!r} has.")
         self.layers = dict(layers)
-        self.rounds = rounds
-        self.seed = seed
+        self.rounds = whole_number("rounds", rounds, 1, f"it is how many rounds the schedule {self.name!r} has")
+        self.seed = whole_number("seed", seed, 0, "random numbers are drawn by it")
         self.done: list[Round] = []
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """Return the names of its own options: the keywords of its constructor, and of those that this one hands the rest to."""
+        found: dict[str, None] = {}
+        for each in cls.__mro__:
+            made = vars(each).get("__init__")
+            parameters = () if made is None else tuple(inspect.signature(made).parameters.values())
+            found.update(dict.fromkeys(one.name for one in parameters if one.kind is one.KEYWORD_ONLY))
+            if parameters and all(one.kind is not one.VAR_KEYWORD for one in parameters):
+                break
+        return tuple(found)
+
+    @classmethod
+    def require_options(cls, given: Iterable[str]) -> None:
+        """Raise `ConfigError` for an option that it does not take."""
+        known = cls.options()
+        for name in given:
+            if name not in known:
+                takes = f"its options are {', '.join(known)}" if known else "it has no options"
+                raise ConfigError(f"schedule: {cls.name!r} does not take {name}{nearest(name, known)}; {takes}.")
 
     @abstractmethod
     def propose(self) -> Task | None:

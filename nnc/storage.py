@@ -45,9 +45,11 @@ def save(model: Any, folder: str | PathLike[str]) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-            save_file(_all_tensors(adapter), Path(scratch, _TENSORS))
-            Path(scratch, _INDEX).write_text(json.dumps(_index(adapter, Path(scratch, _TENSORS)), indent=1), encoding="utf-8")
-            _move(Path(scratch), target)
+            made = Path(scratch, target.name)
+            made.mkdir()
+            save_file(_all_tensors(adapter), made / _TENSORS)
+            (made / _INDEX).write_text(json.dumps(_index(adapter, made / _TENSORS), indent=1), encoding="utf-8")
+            _move(made, target)
     except OSError as error:
         raise StorageError(f"{target}: the model cannot be written: {error}.") from error
 
@@ -73,6 +75,28 @@ def load(folder: str | PathLike[str], model: Any = None) -> Any:
     if masks:
         adapter.set_masks(masks)
     return adapter.model
+
+
+def holds(folder: str | PathLike[str], model: Any) -> bool:
+    """Tell whether a model has the weights and masks that `save` wrote to a folder. Counters and states of random numbers may differ."""
+    source, adapter = Path(folder), adapter_for(model)
+    index = _read_index(source)
+    if adapter.framework != index["framework"]:
+        return False
+    names = new_names(index.get("layers", ()), _layers(adapter))
+    saved, now = _telling(_read_tensors(source, index), names), _telling(_all_tensors(adapter), {})
+    return saved.keys() == now.keys() and all(_same(array, now[path]) for path, array in saved.items())
+
+
+def _telling(tensors: Mapping[str, Array], names: Mapping[str, str]) -> dict[str, Array]:
+    """Return masks and what is no whole number, by the paths that they have now."""
+    found = {path_now(path, names): array for path, array in tensors.items() if not path.startswith(_MASK) and array.dtype.kind not in "iu"}
+    masks = ((path_now(layer, names), key, mask) for layer, given in _masks(tensors).items() for key, mask in given.items())
+    return found | {f"{_MASK}{layer}::{key}": mask for layer, key, mask in masks}
+
+
+def _same(one: Array, other: Array) -> bool:
+    return (one.shape, one.dtype) == (other.shape, other.dtype) and one.tobytes() == other.tobytes()
 
 
 def require_same_tensors(wanted: Mapping[str, Sequence[int]], given: Mapping[str, Array]) -> None:
@@ -146,8 +170,10 @@ def _refuse_foreign(target: Path) -> None:
 
 
 def _move(scratch: Path, target: Path) -> None:
-    """Put the finished files in place: the index last, for it vouches for the tensors."""
-    target.mkdir(exist_ok=True)
+    """Put the finished files in place: the index last, for it vouches for the tensors. A new folder comes whole."""
+    if not target.exists():
+        os.replace(scratch, target)
+        return
     for name in (_TENSORS, _INDEX):
         os.replace(scratch / name, target / name)
 

@@ -26,6 +26,7 @@ from nnc_tensorflow.losses import batch_loss
 from nnc_tensorflow.masks import apply_masks, current_masks, seen_through
 from nnc_tensorflow.names import PLANS, TRAINING, named_layers, named_operations
 from nnc_tensorflow.objectives import Training, instrumented, learn, set_numbers, states_of, trained, with_objectives
+from nnc_tensorflow.optimizers import afresh
 from nnc_tensorflow.passes import forward_pass, gradients_of, write
 from nnc_tensorflow.read import Reader
 from nnc_tensorflow.readings import READINGS
@@ -142,6 +143,9 @@ class TensorFlowAdapter:
 
     def seed(self, seed: int) -> None:
         keras.utils.set_random_seed(seed)
+
+    def afresh(self, optimizer: Any) -> Any:
+        return afresh(self.model, optimizer)
 
     def write(self, numbers: Mapping[Site, Array]) -> dict[Site, Array]:
         return write(named_layers(self.model), numbers)

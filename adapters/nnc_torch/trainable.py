@@ -39,6 +39,13 @@ class Trainable:
     def seed(self, seed: int) -> None:
         torch.manual_seed(seed)
 
+    def afresh(self, optimizer: Any) -> Any:
+        if isinstance(optimizer, torch.optim.Optimizer):
+            name = type(optimizer).__name__
+            given = f"Trainer.optimizer: the {name} that is given has its parameters and its state already, and each round needs its own"
+            raise ConfigError(f"{given}; pass a function such as lambda p: torch.optim.{name}(p, 1e-4).")
+        return optimizer
+
     @torch.no_grad()
     def write(self, numbers: Mapping[Site, Array]) -> dict[Site, Array]:
         modules = views.check_sites(self.model, numbers)

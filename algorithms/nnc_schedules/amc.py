@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from nnc.arguments import number
 from nnc.graph.ir import Array
 from nnc.schedules import Prunable, Round, Schedule, Task
 from nnc_schedules.annealing import balanced
@@ -28,7 +29,7 @@ class AMCSchedule(Schedule):
 
     def __init__(self, layers: Mapping[str, Prunable], rounds: int, seed: int = 0, *, noise: float = 0.25) -> None:
         super().__init__(layers, rounds, seed)
-        self.noise = noise
+        self.noise = number("noise", noise, 0.0, np.inf, "it is the standard deviation of what is added to the agent's sparsities")
         self.agent = Agent(5, np.random.default_rng([seed, 0]))
         self.best: dict[str, float] | None = None
         self.best_metric = -np.inf

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nnc.arguments import TINY, number, whole_number
 from nnc.graph.ir import Array
 from nnc.schedules import Prunable, Round, Schedule, Task
 
@@ -35,7 +36,9 @@ class SimulatedAnnealingSchedule(Schedule):
         reach: float = 0.35,
     ) -> None:
         super().__init__(layers, rounds, seed)
-        self.temperature, self.cool_down, self.reach = temperature, cool_down, reach
+        self.temperature = number("temperature", temperature, TINY, np.inf, "a worse trial is accepted the sooner the higher it is")
+        self.cool_down = number("cool_down", cool_down, TINY, 1.0, "it is what the temperature is multiplied by after each round")
+        self.reach = number("reach", reach, TINY, np.inf, "it is how far a trial's sparsities go from the last ones")
         self.accepted = self.best = np.array([layer.sparsity for layer in layers.values()])
         self.metric = self.best_metric = -np.inf
 
@@ -100,8 +103,8 @@ class AutoCompressSchedule(SimulatedAnnealingSchedule):
 
     def __init__(self, layers: Mapping[str, Prunable], rounds: int, seed: int = 0, *, steps: int = 2, **options: Any) -> None:
         self.final = dict(layers)
-        self.options = options
-        self.steps = steps
+        self.given = options
+        self.steps = whole_number("steps", steps, 1, "it is in how many stages the sparsity is reached")
         self.stage = 0
         super().__init__(self._part(), rounds, seed, **options)
 
@@ -113,7 +116,7 @@ class AutoCompressSchedule(SimulatedAnnealingSchedule):
     def propose(self) -> Task | None:
         if len(self.done) > self.rounds and self.stage + 1 < self.steps:
             self.stage += 1
-            super().__init__(self._part(), self.rounds, self.seed, **self.options)
+            super().__init__(self._part(), self.rounds, self.seed, **self.given)
         return super().propose()
 
     def last(self, sparsity: Mapping[str, float]) -> Task:
