@@ -188,6 +188,8 @@ class ScheduledPruner:
             raise ConfigError(f"speedup: the schedule {named!r} gives back the first weights, whole; speed up after the last round.")
         if self.speedup and self.example_inputs is None:
             raise ConfigError("example_inputs: speedup=True runs the model after each round; pass some.")
+        if self.pruner.learns and self.trainer is None:
+            raise ConfigError(f"trainer: {self.pruner.name!r} learns in training; pass trainer=nnc.Trainer(data, loss, optimizer).")
         cls: type[Any] = self.pruner
         cls(self.model, self.specs, self.example_inputs, trainer=self.trainer, seed=self.seed)
 

@@ -9,18 +9,16 @@ The loop is the same on every framework; one step of it is the adapter's (`Train
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from nnc.errors import ConfigError, TrainingError
 from nnc.instruments import trainable
 from nnc.progress import Advance, bar
 from nnc.registry import adapter_for
+from nnc.seeds import seed_all
 
 if TYPE_CHECKING:
     from nnc.adapter import TrainStep
@@ -129,13 +127,15 @@ class Trainer:
     ) -> History:
         """Train `model` for so many epochs, or for so many steps of the optimizer, over as many runs through the data as that takes.
 
-        `after_step(number)` is called after each step, from 1. The same seed, data and model give the same result. Raises
+        `after_step(number)` is called after each step, from 1. Python's, NumPy's and the framework's random numbers are seeded first, so
+        that the same seed, data and model give the same result. Not seeded is what draws from a state of its own: a DataLoader's
+        `generator`, a `tf.data` pipeline that shuffles (give a function that builds it), Keras' Dropout, whose state is the model's. Raises
         `TrainingError` for a loss that is no finite scalar, or data that runs dry; what has been trained stays trained.
         """
         if steps is None and epochs is None:
             steps = self.steps
         adapter = trainable(adapter_for(model), "train()")
-        self._seed(adapter, self.seed if seed is None else seed)
+        seed_all(adapter, self.seed if seed is None else seed)
         step = adapter.trainer(self.loss, self.optimizer, self.precision, self.accumulate)
         history = History()
         try:
@@ -167,11 +167,6 @@ class Trainer:
         if len(history.losses) == before:
             empty = "has no batches" if not epoch else f"gave batches in the first {epoch} runs through it, and none in the next"
             raise TrainingError(f"Trainer.data: {empty}; {_FRESH}.")
-
-    def _seed(self, adapter: Any, seed: int) -> None:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        adapter.seed(seed)
 
     def _length(self, epochs: int) -> int | None:
         """Return how many steps so many epochs are, where the data say how many batches they have."""

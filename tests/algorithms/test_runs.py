@@ -192,6 +192,11 @@ def test_what_cannot_be_meant_is_one_clear_error_before_anything_is_touched(fram
     assert state(model) == before
 
 
+def test_a_pruner_that_learns_needs_a_trainer(framework):
+    with pytest.raises(ConfigError, match="trainer: 'movement' learns in training; pass trainer=nnc.Trainer"):
+        nnc.ScheduledPruner(mlp(framework), [{**CONFIG[0], "algorithm": "movement"}])
+
+
 def test_numbers_of_numpy_are_numbers(framework, tmp_path):
     pruner(framework, mlp(framework), tmp_path / "run", rounds=np.int64(1), seed=np.int64(3)).compress()
 

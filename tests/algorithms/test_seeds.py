@@ -1,0 +1,143 @@
+"""A run that was interrupted goes on to the result of one that was not, also where data and layers draw random numbers."""
+
+import numpy as np
+import pytest
+
+import nnc
+from nnc.errors import ConfigError
+from tests.algorithms.test_runs import Killed
+from tests.algorithms.tiny_networks import ROWS, mlp, numbered, seen, tensor, trainer
+
+#: Scores of one batch: which one, the shuffling says.
+MEASURED = [{"algorithm": "taylor_fo", "op_names": ["hidden"], "sparsity": 0.67, "batches": 1}]
+
+
+def finished(framework, folder, training, build=mlp, dies_in=None, **options):
+    """Return the weights of a run of three rounds, of which the last may be interrupted the first time."""
+    if dies_in is not None:
+        training.metric = lambda model: raised() if len(first.done) == dies_in - 1 else 1.0
+        first = nnc.ScheduledPruner(build(framework), MEASURED, schedule="linear", rounds=3, trainer=training, folder=folder, **options)
+        with pytest.raises(Killed):
+            first.compress()
+        np.random.seed(99)  # the process that goes on has drawn other numbers before
+        disturbed(framework)
+    training.metric = lambda model: 1.0
+    run = nnc.ScheduledPruner(build(framework), MEASURED, schedule="linear", rounds=3, trainer=training, folder=folder, **options)
+    assert len(run.done) == (0 if dies_in is None else dies_in - 1)
+    return seen(run.compress()[0], "hidden")
+
+
+def raised():
+    raise Killed
+
+
+def disturbed(framework):
+    if framework.name == "torch":
+        import torch
+
+        torch.rand(5)
+    else:
+        import keras
+
+        keras.random.uniform((5,))
+
+
+def shuffled(framework):
+    """Return the rows as the framework's own pipeline shuffles them, built anew for each run through them."""
+    x, y = (np.concatenate(part) for part in zip(*ROWS, strict=True))
+    if framework.name == "torch":
+        import torch
+
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y)), 6, shuffle=True)
+    import tensorflow as tf
+
+    return lambda: tf.data.Dataset.from_tensor_slices((x, y)).shuffle(24).batch(6)
+
+
+def drawn(framework):
+    """Return a function that shuffles with NumPy's numbers."""
+    batches = [(tensor(framework, x), tensor(framework, y)) for x, y in ROWS]
+    return lambda: iter([batches[index] for index in np.random.permutation(len(batches))])
+
+
+@pytest.mark.parametrize("data", [shuffled, drawn])
+def test_measuring_and_training_draw_what_they_would_have_drawn(framework, tmp_path, data):
+    def training():
+        made = trainer(framework, ROWS, steps=2)
+        made.data = data(framework)
+        return made
+
+    whole = finished(framework, tmp_path / "whole", training())
+
+    np.testing.assert_array_equal(finished(framework, tmp_path / "killed", training(), dies_in=3), whole)
+
+
+def dropping(framework):
+    """Return 4 -> 3, dropout, -> 2."""
+    if framework.name == "torch":
+        from collections import OrderedDict
+
+        from torch import nn
+
+        return numbered(nn.Sequential(OrderedDict(hidden=nn.Linear(4, 3), drop=nn.Dropout(0.3), classes=nn.Linear(3, 2))))
+    import keras
+
+    layers = keras.layers
+    return numbered(
+        keras.Sequential([keras.Input((4,)), layers.Dense(3, name="hidden"), layers.Dropout(0.3), layers.Dense(2, name="classes")])
+    )
+
+
+def test_dropout_draws_what_it_would_have_drawn(framework, tmp_path):
+    def run(folder, **options):
+        if framework.name == "keras":
+            import keras
+
+            keras.utils.set_random_seed(0)  # a Dropout without a seed takes one when it is built
+        return finished(framework, tmp_path / folder, trainer(framework, ROWS, steps=2), dropping, **options)
+
+    whole = run("whole")
+
+    np.testing.assert_array_equal(run("killed", dies_in=3), whole)
+
+
+def test_an_optimizer_that_cannot_begin_again_is_refused_before_anything_is_touched():
+    import torch
+
+    from tests.frameworks import FRAMEWORKS
+
+    model, framework = mlp(FRAMEWORKS["torch"]), FRAMEWORKS["torch"]
+    training = trainer(framework, ROWS)
+    training.optimizer = torch.optim.Adam(model.parameters(), 0.01)
+
+    with pytest.raises(
+        ConfigError, match=r"Trainer.optimizer: the Adam that is given .* pass a function such as lambda p: torch.optim.Adam"
+    ):
+        nnc.ScheduledPruner(model, MEASURED, trainer=training)
+
+
+def compiled(framework):
+    import keras
+
+    model = mlp(framework)
+    model.compile(keras.optimizers.Adam(0.05))
+    return model
+
+
+@pytest.mark.parametrize("given", ["instance", "compiled"])
+def test_an_optimizer_of_keras_begins_again_in_each_round(tmp_path, given):
+    import keras
+
+    from tests.frameworks import FRAMEWORKS
+
+    framework = FRAMEWORKS["keras"]
+
+    def run(folder, **options):
+        training = trainer(framework, ROWS, steps=2)
+        training.optimizer = keras.optimizers.Adam(0.05) if given == "instance" else None
+        inputs = tensor(framework, ROWS[0][0])
+        return finished(framework, tmp_path / folder, training, compiled, example_inputs=inputs, speedup=True, **options)
+
+    whole = run("whole")
+
+    np.testing.assert_array_equal(run("killed", dies_in=3), whole)
