@@ -142,6 +142,19 @@ def restored(adapter: Adapter) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def given_back(adapter: Adapter) -> Iterator[None]:
+    """After an exception in the block the model has all the numbers and masks that it had, and nothing else on it."""
+    masks, tensors = adapter.masks(), {path: array.copy() for path, array in adapter.tensors().items()}
+    try:
+        yield
+    except BaseException:
+        detach(adapter)
+        adapter.load_tensors(tensors)
+        adapter.set_masks(masks)
+        raise
+
+
 def _together(views: Iterable[tuple[Site, tuple[View, ...]]]) -> dict[Site, tuple[View, ...]]:
     """Put the views of several algorithms on one site in the order in which the recipe names the algorithms."""
     found: dict[Site, tuple[View, ...]] = {}

@@ -218,16 +218,21 @@ def _parameters(adapter: Any) -> int:
 
 def _for_rounds(trainer: Any, adapter: Any) -> Trainer | None:
     """Return a trainer whose optimizer begins afresh in each round, whether or not the run was killed before it."""
-    from nnc.trainer import Trainer
-
     if trainer is None:
         return None
-    if not isinstance(trainer, Trainer):
-        raise ConfigError(f"trainer: {trainer!r} is no nnc.Trainer; pass nnc.Trainer(data, loss, optimizer, evaluate=...).")
-    own = copy(trainer)
+    own = copy(require_trainer(trainer))
     if hasattr(adapter, "afresh"):
         own.optimizer = adapter.afresh(trainer.optimizer)
     return own
+
+
+def require_trainer(given: Any) -> Trainer:
+    """Return what was given as a trainer. Raises `ConfigError` where it is none."""
+    from nnc.trainer import Trainer
+
+    if not isinstance(given, Trainer):
+        raise ConfigError(f"trainer: {given!r} is no nnc.Trainer; pass nnc.Trainer(data, loss, optimizer, evaluate=...).")
+    return given
 
 
 def _parsed(config_list: Sequence[Any]) -> tuple[Any, ...]:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from copy import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -25,10 +24,11 @@ from nnc.compress import compress, untouched
 from nnc.errors import ConfigError, StorageError
 from nnc.export import export
 from nnc.heads import removed_heads
-from nnc.instruments import detach, off
+from nnc.instruments import detach, given_back, off
 from nnc.recipe import read_file, spec_of
 from nnc.registry import adapter_for
-from nnc.rounds import ScheduledPruner
+from nnc.rehearsal import check, lasting_as, scheduled
+from nnc.rounds import require_trainer
 from nnc.storage import load, save
 from nnc_schemas import SpecError, Stage, parse_stages
 
@@ -82,16 +82,28 @@ def run(
     """Take a model through the stages of a recipe, a path or a list, and return the last stage's model.
 
     A second run on the same folder goes on after the last stage that was finished, or the last round of a stage with a schedule. `say`
-    is called with each line of progress. Raises `ConfigError` for a recipe that is wrong, or a folder of another recipe.
+    is called with each line of progress. After any exception the user's model is as it was.
+    Raises `ConfigError` for a recipe that is wrong, in whichever stage, or a folder of another recipe, before anything is trained.
     """
     stages = _read(recipe)
     where = Path(folder)
     adapter = adapter_for(model)
-    described = _described(stages)
-    finished = _resume(where, described)
-    start = adapter.model
+    require_trainer(trainer)
+    finished = _resume(where, _described(stages))
+    for number, stage in enumerate(stages[len(finished) :], len(finished)):
+        check(f"stages[{number}]", stage, adapter.model, trainer, example_inputs)
+    where.mkdir(parents=True, exist_ok=True)
     for done in finished:
         say(_line(done))
+    with given_back(adapter):
+        return _run(stages, finished, adapter, trainer, example_inputs, where, say)
+
+
+def _run(
+    stages: Sequence[Stage], finished: list[Finished], adapter: Adapter, trainer: Trainer, example_inputs: Any, where: Path, say: Any
+) -> RunResult:
+    """Do the stages that are not finished."""
+    described, start = _described(stages), adapter.model
     model = load(where / finished[-1].name, model=untouched(adapter)) if finished else start
     for stage in stages[len(finished) :]:
         began = perf_counter()
@@ -111,9 +123,7 @@ def run(
 
 def _stage(stage: Stage, model: Any, start: Any, trainer: Trainer, example_inputs: Any, where: Path, say: Any) -> Any:
     """Do one stage and return its model, without objectives, and without views but those of quantizers; write its file."""
-    lasting = copy(trainer)
-    if stage.train is not None:
-        lasting.steps, lasting.epochs = stage.train.steps, stage.train.epochs or 1
+    lasting = lasting_as(stage, trainer)
     if stage.schedule is not None or not stage.config_list:
         if stage.schedule is not None:
             model = _in_rounds(stage, model, lasting, example_inputs, where)
@@ -147,20 +157,7 @@ def _written(stage: Stage, file: ExportResult) -> str:
 
 
 def _in_rounds(stage: Stage, model: Any, trainer: Trainer, example_inputs: Any, where: Path) -> Any:
-    assert stage.schedule is not None
-    pruner = ScheduledPruner(
-        model,
-        list(stage.config_list),
-        example_inputs,
-        schedule=stage.schedule.name,
-        rounds=stage.schedule.rounds,
-        trainer=trainer,
-        train=stage.train is not None,
-        speedup=stage.speedup,
-        folder=where / f"{stage.name}.rounds",
-        **stage.schedule.options,
-    )
-    small, _ = pruner.compress()
+    small, _ = scheduled(stage, model, trainer, example_inputs, where / f"{stage.name}.rounds").compress()
     if stage.speedup:
         detach(adapter_for(small))
     return small
@@ -190,8 +187,9 @@ def _as_of_now(recipe: list[Any]) -> list[Any]:
 def _resume(where: Path, described: list[Any]) -> list[Finished]:
     """Return the stages that are finished in a folder. Raises `ConfigError` where it holds another recipe."""
     index = where / _INDEX
+    if where.exists() and not where.is_dir():
+        raise ConfigError(f"folder: {where} is a file; the stages need a folder.")
     if not index.is_file():
-        where.mkdir(parents=True, exist_ok=True)
         return []
     try:
         known = json.loads(index.read_text("utf-8"))

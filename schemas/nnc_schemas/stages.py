@@ -13,13 +13,17 @@ stages:
 
 from __future__ import annotations
 
+from pathlib import PureWindowsPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, StrictBool, StrictStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, StrictBool, StrictStr, field_validator, model_validator
 
-from nnc_schemas.problems import problem
+from nnc_schemas.problems import problem, short
 from nnc_schemas.selector import Selector
 from nnc_schemas.values import Count
+
+#: What a run writes itself.
+_OWN = ("stages.json", "stages.part")
 
 
 class Train(BaseModel):
@@ -61,6 +65,14 @@ class Stage(BaseModel):
     speedup: StrictBool = Field(False, description="Whether what is masked leaves the model at the end of the stage.")
     calibrate: StrictBool = Field(False, description="Whether quantizers then measure the ranges of activations again.")
     export: StrictStr | None = Field(None, description="The .onnx file, in the run's folder, that the model is then written to.")
+
+    @field_validator("name", "export")
+    @classmethod
+    def _stays_in_the_folder(cls, value: str | None) -> str | None:
+        parts = () if value is None else PureWindowsPath(value).parts  # knows both kinds of slash
+        if value is not None and (PureWindowsPath(value).anchor or ".." in parts or not parts or value in _OWN):
+            raise problem(f"{short(value)} is no name of something new in the run's folder.")
+        return value
 
     @model_validator(mode="after")
     def _does_something(self) -> Stage:

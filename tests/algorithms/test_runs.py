@@ -193,7 +193,7 @@ def test_what_cannot_be_meant_is_one_clear_error_before_anything_is_touched(fram
 
 
 def test_a_pruner_that_learns_needs_a_trainer(framework):
-    with pytest.raises(ConfigError, match="trainer: 'movement' learns in training; pass trainer=nnc.Trainer"):
+    with pytest.raises(ConfigError, match=r"trainer: 'movement' learns in training; pass trainer=nnc\.Trainer"):
         nnc.ScheduledPruner(mlp(framework), [{**CONFIG[0], "algorithm": "movement"}])
 
 

@@ -56,8 +56,9 @@ class Killed(Exception):
 def give_go(framework, tmp_path):
     """Return a function that runs a recipe on a fresh model in one folder, and may die in the evaluation after some stages."""
 
-    def go(recipe=RECIPE, dies_after=None, folder="run"):
-        model, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
+    def go(recipe=RECIPE, dies_after=None, folder="run", model=None):
+        fresh, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
+        model = fresh if model is None else model
         asked = []
 
         def evaluate(model):
@@ -167,3 +168,69 @@ def test_a_stage_that_calibrates_without_a_quantizer_is_refused(go):
         go([{"name": "small", "train": {"steps": 1}, "calibrate": True}])
     with pytest.raises(ConfigError, match=r"calibrate\(\): nothing quantises this model"):
         go([{**CHAIN, "config_list": CHAIN["config_list"][:1]}])
+
+
+def late(**stage):
+    """Return a recipe whose second stage says so."""
+    return [RECIPE[0], {"name": "late", "train": {"steps": 1}, **stage}]
+
+
+PRUNING = {"op_names": ["first"], "sparsity": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (late(config_list=[{**PRUNING, "op_names": ["frist"]}]), r"stages\[1\].config_list\[0\].op_names: 'frist' .* nearest: 'first'"),
+        (late(config_list=[PRUNING], schedule={"name": "agq"}), r"stages\[1\]: schedule: 'agq' is no schedule; nearest: 'agp'"),
+        (late(config_list=[PRUNING], schedule={"options": {"x": 1}}), r"stages\[1\]: schedule: 'agp' does not take x"),
+        (late(config_list=[{**PRUNING, "granularity": "head"}], schedule={"options": {"noise": 1}}), "does not take noise"),
+        (late(config_list=[PRUNING], calibrate=True), r"stages\[1\]: calibrate\(\): nothing quantises this model"),
+        (late(name="../late"), r"stages\[1\].name: '../late' is no name of something new in the run's folder"),
+        (late(name="/late"), r"stages\[1\].name: '/late' is no name"),
+        (late(name="stages.json"), r"stages\[1\].name: 'stages.json' is no name"),
+        (late(export="../small.onnx"), r"stages\[1\].export: '../small.onnx' is no name"),
+    ],
+)
+def test_a_late_stage_is_checked_before_the_first_one_trains(framework, go, tmp_path, recipe, message):
+    model, *_ = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
+    before = weights(model)
+
+    with pytest.raises(ConfigError, match=message):
+        go(recipe, model=model)
+
+    assert not (tmp_path / "run").exists()
+    np.testing.assert_array_equal(weights(model)["first"], before["first"])
+
+
+@pytest.mark.parametrize("stage", [{"speedup": True}, {"export": "small.onnx"}])
+def test_what_runs_the_model_needs_example_inputs_before_the_first_stage_trains(framework, tmp_path, stage):
+    model, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
+    trainer = nnc.Trainer(pairs, loss, optimizer, progress=False)
+
+    with pytest.raises(ConfigError, match=r"stages\[1\]: example_inputs: (speedup|export) runs the model"):
+        nnc.run(model, late(config_list=[PRUNING], **stage), trainer=trainer, example_inputs=None, folder=tmp_path / "run")
+
+
+def test_a_run_without_a_trainer_or_a_folder_is_one_clear_error(framework, tmp_path):
+    model, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
+    (tmp_path / "file").touch()
+    trainer = nnc.Trainer(pairs, loss, optimizer, progress=False)
+
+    with pytest.raises(ConfigError, match=r"trainer: None is no nnc.Trainer; pass nnc.Trainer"):
+        nnc.run(model, RECIPE, trainer=None, example_inputs=None, folder=tmp_path / "run")
+    with pytest.raises(ConfigError, match="file is a file; the stages need a folder"):
+        nnc.run(model, RECIPE, trainer=trainer, example_inputs=pairs[0][0], folder=tmp_path / "file")
+
+
+def test_after_an_exception_the_users_model_is_as_it_was_and_the_same_call_goes_on(framework, go):
+    whole, _ = go(folder="whole")
+    model, *_ = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
+    before = weights(model)
+
+    with pytest.raises(Killed):
+        go(dies_after=0, model=model)
+
+    np.testing.assert_array_equal(weights(model)["first"], before["first"])
+    resumed, _ = go(model=model)
+    np.testing.assert_allclose(weights(resumed.model)["first"], weights(whole.model)["first"], atol=1e-6)
