@@ -91,17 +91,7 @@ _PLANES = ("Relu", "Clip", "BatchNormalization", "MaxPool", "Add", "Concat", "Mu
 def _image(draft: Draft, name: str) -> bool:
     """Whether a tensor comes from a convolution over an image, past operations that keep its four axes."""
     node = draft.maker.get(name)
-    while node is not None and node.op_type in (
-        "Relu",
-        "Clip",
-        "BatchNormalization",
-        "MaxPool",
-        "Add",
-        "Concat",
-        "Mul",
-        "Sigmoid",
-        "HardSwish",
-    ):
+    while node is not None and node.op_type in _PLANES:
         node = draft.maker.get(node.input[0])
     return node is not None and node.op_type == "Conv" and len(attributes(node).get("kernel_shape", ())) == 2
 
@@ -125,6 +115,7 @@ def _tensordots(draft: Draft) -> None:
         if flat is None or flat.tolist() != [-1, weight.shape[0]] or not _same_rows(draft, after, before.input[0], weight.shape[1]):
             continue
         node.input[0] = before.input[0]
+        draft.ranks[node.output[0]] = draft.ranks[before.input[0]]  # the product is as deep as what it reads now
         draft.bypass(after)
 
 
@@ -155,17 +146,26 @@ def _same_rows(draft: Draft, after: NodeProto, source: str, columns: int) -> boo
         sizes = draft.maker.get(sizes.input[0])
     if sizes is None or sizes.op_type != "Concat":
         return False
-    last = draft.constant(sizes.input[-1])
-    origins = [_shape_of(draft, name) for name in sizes.input[:-1]]
-    return last is not None and last.tolist() == [columns] and bool(origins) and all(origin == source for origin in origins)
+    last, rank = draft.constant(sizes.input[-1]), draft.ranks.get(source)
+    axes = [axis for name in sizes.input[:-1] for axis in _axes_of(draft, name, source)]
+    return last is not None and last.tolist() == [columns] and rank is not None and axes == list(range(rank - 1))
 
 
-def _shape_of(draft: Draft, name: str) -> str | None:
-    """Return the tensor whose leading sizes `name` holds, or None."""
+def _axes_of(draft: Draft, name: str, source: str) -> list[int]:
+    """Return the axes of `source` whose sizes a tensor holds, in its order, or [-1] where it holds something else."""
     node = draft.maker.get(name)
-    while node is not None and node.op_type in ("Cast", "Gather", "Slice"):
-        node = draft.maker.get(node.input[0])
-    return node.input[0] if node is not None and node.op_type == "Shape" else None
+    if node is None or node.op_type not in ("Cast", "Gather", "Slice", "Shape"):
+        return [-1]
+    if node.op_type == "Shape":
+        return list(range(draft.ranks.get(source, 0))) if node.input[0] == source and not node.attribute else [-1]
+    axes = np.array(_axes_of(draft, node.input[0], source))
+    numbers = [draft.constant(each) for each in node.input[1:]]
+    if node.op_type == "Cast":
+        return [int(axis) for axis in axes]
+    if any(array is None for array in numbers):
+        return [-1]
+    picked = numbers[0] if node.op_type == "Gather" else slice(*(int(np.ravel(numbers[place])[0]) for place in (0, 1)))
+    return [int(axis) for axis in np.ravel(axes[picked])] if len(numbers) < 4 else [-1]
 
 
 def _layer_norms(draft: Draft) -> None:
