@@ -20,6 +20,7 @@ from onnx import NodeProto
 from nnc.grid import Grid
 from nnc_onnx.draft import Draft, label
 from nnc_onnx.levels import Bytes, in_bytes
+from nnc_onnx.sites import behind_another_weight
 
 #: Operations that only move numbers, or pick some of them.
 MOVES = ("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "DepthToSpace", "Identity")
@@ -29,13 +30,17 @@ PLAIN = ("Add", "Concat", "GlobalAveragePool", "AveragePool")
 
 @dataclass
 class Flow:
-    """The plan: `tensors` are quantised for all readers, `reads` for one input of one node; `reasons` tell why a layer is not."""
+    """The plan: `tensors` are quantised for all readers, `reads` for one input of one node; `reasons` tell why a layer is not.
+
+    `shown` are inputs of layers that stay float: they are rounded to their grid, so that the file computes what was simulated.
+    """
 
     draft: Draft
     made: Mapping[str, Grid]
     read: Mapping[tuple[str, str], Grid]
     tensors: dict[str, Bytes] = field(default_factory=dict)
     reads: dict[tuple[int, int], Bytes] = field(default_factory=dict)
+    shown: dict[tuple[int, int], Bytes] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,6 +54,7 @@ class Flow:
             if id(node) in ready:
                 self._give_output(node, weighted[id(node)])
         self._spread()
+        self._show({weighted[id(node)] for node in nodes if self.integer(node)})
 
     def integer(self, node: NodeProto) -> bool:
         """Whether a node that holds a weight is computed in integers."""
@@ -66,9 +72,11 @@ class Flow:
         return relu.output[0] if relu is not None and top_of(self.draft, relu) is not None else self.own(node)
 
     def _take_input(self, node: NodeProto, layer: str, grids: Mapping[str, Grid]) -> bool:
-        grid = grids.get(layer) or self._known(node.input[0], layer)
+        inside = behind_another_weight(self.draft, node, layer)
+        grid = (None if inside else grids.get(layer)) or self._known(node.input[0], layer)
         if grid is None:
-            self.reasons[layer] = f"{layer}.input has no grid"
+            between = "what it hands from one of its weights to the next has no grid"
+            self.reasons[layer] = between if inside else f"{layer}.input has no grid"
             return False
         found = in_bytes(grid)
         if isinstance(found, str):
@@ -136,6 +144,15 @@ class Flow:
                 found = self._grid_behind(self.own(node), tensor)
                 if found is not None:
                     self.tensors[tensor] = found
+
+    def _show(self, integer: set[str]) -> None:
+        """Note what layers other than these read on a grid."""
+        for (layer, tensor), grid in self.read.items():
+            found = in_bytes(grid)
+            for node, place in self.readers.get(tensor, ()) if layer not in integer else ():
+                own = place >= 0 and (label(node) == layer or label(node).startswith(f"{layer}."))
+                if own and isinstance(found, Bytes) and (id(node), place) not in self.reads:
+                    self.shown[id(node), place] = found
 
 
 def top_of(draft: Draft, node: NodeProto) -> float | None:

@@ -72,11 +72,13 @@ def _q_dq(draft: Draft, tensor: str, grid: Bytes, result: str) -> str:
 
 
 def _quantised_reads(draft: Draft, flow: Flow, shown: Mapping[str, str]) -> None:
-    """Put Q and DQ in front of the nodes that read in integers what is not on their grid yet."""
+    """Put Q and DQ in front of the nodes that read, in integers or rounded, what is not on their grid yet."""
     back = {result: tensor for tensor, result in shown.items()}
     pairs: dict[tuple[str, Bytes], str] = {}
     nodes = {id(node): node for node in draft.nodes}
-    for (number, place), grid in flow.reads.items():
+    for (number, place), grid in (flow.shown | flow.reads).items():
+        if number not in nodes:
+            continue  # a ReLU that went into the grid behind it
         node = nodes[number]
         tensor = node.input[place]
         if flow.tensors.get(back.get(tensor, "")) == grid or _within(flow.tensors.get(back.get(tensor, "")), grid):

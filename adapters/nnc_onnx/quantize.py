@@ -3,7 +3,7 @@
 weight and input (and, for a convolution, output)   integer kernel          qdq.py
 an embedding's weight                               int8 table              embeddings.py
 a linear layer's weight alone                       4 bits, or dynamic      weight_only.py
-all else                                            float, with the reason; a weight that has a grid is still rounded to it
+all else                                            float, with the reason; weights and inputs are still rounded to their grids
 """
 
 from __future__ import annotations

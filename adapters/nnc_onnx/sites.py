@@ -50,16 +50,42 @@ def read_by_layers(draft: Draft, grids: Grids) -> dict[tuple[str, str], Grid]:
 def holders(draft: Draft, layers: Iterable[str]) -> dict[int, str]:
     """Return the layer whose weight a node holds, by the node's id."""
     known = set(layers)
+    stored = {id(node): name for node in draft.nodes if (name := stored_weight(draft, node))}
+    named = {name.removesuffix(".weight") for name in stored.values() if name.endswith(".weight")} & known
     found: dict[int, str] = {}
     for node in draft.nodes:
-        place = WEIGHTS.get(node.op_type)
-        if place is not None and place < len(node.input) and draft.constant(node.input[place]) is not None:
-            stored = draft.origins.get(node.input[place], node.input[place])
-            named = stored.removesuffix(".weight") if stored.endswith(".weight") else label(node)
-            owner = named if named in known else label(node)
-            if owner in known:
-                found[id(node)] = owner
+        name = stored.get(id(node), "").removesuffix(".weight")
+        if name in named:
+            found[id(node)] = name
+        elif name and label(node) in known - named:
+            found[id(node)] = label(node)
     return found
+
+
+def stored_weight(draft: Draft, node: NodeProto) -> str:
+    """Return the name under which the exporter stored the weight that a node holds, "" for a node without one."""
+    place = WEIGHTS.get(node.op_type)
+    if place is None or place >= len(node.input) or draft.constant(node.input[place]) is None:
+        return ""
+    return draft.origins.get(node.input[place], node.input[place])
+
+
+def behind_another_weight(draft: Draft, node: NodeProto, layer: str) -> bool:
+    """Whether a node reads what another weight of its own layer made, as the second product of a separable convolution does.
+
+    The grid of the layer's input is not that of what such a node reads.
+    """
+    own, waiting, seen = stored_weight(draft, node), [node.input[0]], set[str]()
+    while waiting:
+        name = waiting.pop()
+        maker = draft.maker.get(name)
+        if maker is None or name in seen or label(maker) != layer:
+            continue
+        if stored_weight(draft, maker) not in ("", own):
+            return True
+        seen.add(name)
+        waiting += maker.input
+    return False
 
 
 def _own(draft: Draft, layer: str) -> list[NodeProto]:

@@ -1,0 +1,99 @@
+"""Keras layers that tf2onnx writes in several operations: separable convolutions, and linear layers over sequences and images."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import nnc
+from nnc.registry import adapter_for
+
+
+def array(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")
+
+
+def separable():
+    keras.utils.set_random_seed(0)
+    first = layers.Conv2D(8, 3, name="first", activation="relu", padding="same")
+    both = layers.SeparableConv2D(8, 3, name="both", activation="relu", padding="same")
+    last = layers.Conv2D(8, 3, name="last", padding="same")
+    return keras.Sequential([keras.Input((8, 8, 3)), first, both, last, layers.Flatten(), layers.Dense(4, name="head")])
+
+
+def linear_pair(between=None):
+    keras.utils.set_random_seed(0)
+    given = keras.Input((5, 16))
+    hidden = layers.Dense(16, name="a")(given)
+    return keras.Model(given, layers.Dense(8, name="b")(layers.Dropout(0.1)(hidden) if between == "dropout" else hidden))
+
+
+def attended():
+    keras.utils.set_random_seed(0)
+    given = keras.Input((5, 16))
+    hidden = layers.Dense(16, name="a")(given)
+    return keras.Model(given, layers.MultiHeadAttention(2, 8, name="attention")(hidden, hidden))
+
+
+def contracted():
+    keras.utils.set_random_seed(0)
+    given = keras.Input((5, 16))
+    heads = layers.EinsumDense("abc,cde->abde", output_shape=(None, 2, 8), bias_axes="de", name="heads")
+    return keras.Model(given, heads(layers.Dense(16, name="a")(given)))
+
+
+def squeeze_excite():
+    keras.utils.set_random_seed(0)
+    given = keras.Input((8, 8, 3))
+    planes = layers.Conv2D(8, 3, activation="relu", name="planes")(given)
+    gate = layers.Dense(8, activation="sigmoid", name="gate")(layers.GlobalAveragePooling2D(keepdims=True)(planes))
+    return keras.Model(given, layers.Dense(4, name="head")(layers.GlobalAveragePooling2D()(layers.Multiply()([planes, gate]))))
+
+
+def quantised(model, inputs, path, **entry):
+    """Return the result of an export after post-training quantisation, and the largest distance in steps of the output's range."""
+    c = nnc.compress(model, [{"algorithm": "ptq", **entry}], example_inputs=inputs)
+    expected = adapter_for(c.model).run(inputs)[0]
+    result = c.export(path, force=True)
+    c.unwrap()
+    return result, result.difference * np.abs(expected).max() / (expected.max() - expected.min()) * 255
+
+
+def test_a_separable_convolution_stays_float_with_the_reason_and_the_file_is_right(tmp_path):
+    result, steps = quantised(separable(), array(2, 8, 8, 3), tmp_path / "net.onnx")
+
+    assert steps <= 2
+    kernels = {one.layer: one.kernel for one in result.placed}
+    assert kernels == {"first": "QLinearConv", "last": "QLinearConv", "head": "QGemm", "both": "float"}
+    assert [one.reason for one in result.placed if one.reason] == ["what it hands from one of its weights to the next has no grid"]
+    assert len(result.placed) == len(kernels)
+
+
+def test_a_layer_that_stays_float_reads_its_input_on_its_grid(tmp_path):
+    keras.utils.set_random_seed(0)
+    turned = [keras.Input((6, 6, 3)), layers.Conv2DTranspose(4, 3, name="turned"), layers.Flatten(), layers.Dense(4, name="head")]
+
+    _, steps = quantised(keras.Sequential(turned), array(2, 6, 6, 3), tmp_path / "net.onnx", quant_bits={"input": 3})
+
+    assert steps <= 2
+
+
+@pytest.mark.parametrize("network", [linear_pair, lambda: linear_pair("dropout"), attended, contracted])
+def test_linear_layers_over_sequences_follow_one_another(network, tmp_path):
+    result, steps = quantised(network(), array(2, 5, 16), tmp_path / "net.onnx")
+
+    assert {one.kernel for one in result.placed} <= {"QLinearMatMul", "MatMulIntegerToFloat", "QGemm"}
+    assert steps <= 2
+
+
+def test_a_linear_layer_over_the_mean_of_an_image_keeps_its_axes(tmp_path):
+    result = nnc.export(squeeze_excite(), tmp_path / "net.onnx", array(2, 8, 8, 3))
+
+    assert result.difference < 1e-5
+
+
+def test_a_gate_of_linear_layers_over_an_image_is_quantised(tmp_path):
+    result, steps = quantised(squeeze_excite(), array(2, 8, 8, 3), tmp_path / "net.onnx")
+
+    assert {one.kernel for one in result.placed} <= {"QLinearConv", "QGemm", "MatMulIntegerToFloat"}
+    assert steps <= 2
