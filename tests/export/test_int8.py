@@ -9,6 +9,7 @@ from nnc.export import plain
 from nnc.grid import Grid
 from nnc.registry import adapter_for
 from nnc.views import Site
+from nnc_onnx.write import unlike
 from tests.export.quantised import grids_of, simulated
 from tests.frameworks import images
 
@@ -179,3 +180,29 @@ def test_the_result_prints_each_layer_with_its_kernel(framework, tmp_path):
     shown = str(nnc.export(model, tmp_path / "net.onnx", inputs, grids=grids_of(model, inputs), force=True))
 
     assert "conv1" in shown and "QLinearConv" in shown and "times as fast" in shown
+
+
+def test_a_file_that_is_not_the_fake_quantised_model_is_refused(framework, tmp_path):
+    model, inputs = network(framework, "lenet")
+    grids = grids_of(model, inputs)
+    other = [-array for array in simulated(model, inputs, grids)]
+
+    with pytest.raises(nnc.ExportError, match=r"output 0 differs by [\d.]+% of its range where rounding explains [\d.]+%"):
+        nnc.export(model, tmp_path / "net.onnx", inputs, grids=grids, reference=other)
+
+    assert list(tmp_path.iterdir()) == []
+    assert nnc.export(model, tmp_path / "net.onnx", inputs, grids=grids, reference=other, force=True).difference > 0.5
+
+
+@pytest.mark.parametrize(("shift", "refused"), [(0.007, False), (0.009, True), (np.nan, True)])
+def test_rounding_explains_two_steps_of_the_outputs_range(shift, refused):
+    simulated = np.linspace(-0.5, 0.5, 11, dtype=np.float32)
+
+    assert bool(unlike(simulated + np.float32(shift), simulated, simulated)) == refused
+
+
+def test_rounding_explains_half_of_what_quantising_activations_changes():
+    simulated = np.linspace(-0.5, 0.5, 11, dtype=np.float32)
+
+    assert unlike(simulated + np.float32(0.04), simulated, simulated - np.float32(0.1)) == ""
+    assert unlike(simulated + np.float32(0.06), simulated, simulated - np.float32(0.1)) == "6.0% of its range where rounding explains 5.0%"
