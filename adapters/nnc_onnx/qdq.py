@@ -8,7 +8,8 @@ ReLU          goes, where the grid behind it begins at zero, and ends at 6 for a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import inf
 
 import numpy as np
 from onnx import NodeProto
@@ -27,6 +28,7 @@ def write(draft: Draft, flow: Flow, weights: Mapping[int, Weight]) -> dict[int, 
         if id(node) in weights and flow.integer(node):
             stored[id(node)] = _weighted(draft, flow, node, weights[id(node)])
     _drop_relus(draft, flow)
+    _float_relus(draft, flow, [node for node in draft.nodes if id(node) in stored])
     shown = {tensor: _pair(draft, tensor, grid) for tensor, grid in flow.tensors.items()}
     _quantised_reads(draft, flow, shown)
     return stored
@@ -107,6 +109,24 @@ def _drop_relus(draft: Draft, flow: Flow) -> None:
                 maker.output[place] = tensor
         draft.maker[tensor] = maker
         draft.remove(node)
+
+
+def _float_relus(draft: Draft, flow: Flow, nodes: Sequence[NodeProto]) -> None:
+    """Write the ReLU between an integer product and a float reader as Max and Min.
+
+    ONNX Runtime looks for a Q behind Relu and Clip, and multiplies in float where it finds none.
+    """
+    for node in nodes:
+        relu = draft.only_reader(flow.own(node), draft.readers()) if node.op_type != "Conv" else None
+        top = top_of(draft, relu) if relu is not None else None
+        if relu is None or top is None or relu.output[0] in flow.tensors:
+            continue
+        result, kind = relu.output[0], np.dtype(np.float32)
+        cut = result if top == inf else draft.new_tensor(f"{result}/positive")
+        draft.remove(relu)
+        draft.add("Max", [relu.input[0], draft.new_constant(f"{result}/zero", np.zeros((), kind))], cut, relu)
+        if top < inf:
+            draft.add("Min", [cut, draft.new_constant(f"{result}/top", np.full((), top, kind))], result, relu)
 
 
 def _weighted(draft: Draft, flow: Flow, node: NodeProto, weight: Weight) -> str:

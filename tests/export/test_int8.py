@@ -206,3 +206,15 @@ def test_rounding_explains_half_of_what_quantising_activations_changes():
 
     assert unlike(simulated + np.float32(0.04), simulated, simulated - np.float32(0.1)) == ""
     assert unlike(simulated + np.float32(0.06), simulated, simulated - np.float32(0.1)) == "6.0% of its range where rounding explains 5.0%"
+
+
+def test_a_linear_layer_is_integer_where_a_float_layer_reads_its_relu(framework, tmp_path):
+    model, inputs = network(framework, "lenet")
+    grids = {site: grid for site, grid in grids_of(model, inputs).items() if site.layer != "fc2"}
+    expected = simulated(model, inputs, grids)[0]
+
+    result = nnc.export(model, tmp_path / "net.onnx", inputs, grids=grids, force=True)
+
+    assert kernels(result)["fc1"] == "QGemm"
+    step = (expected.max() - expected.min()) / 255
+    assert np.abs(exact(tmp_path / "net.onnx", inputs) - expected).max() <= 2 * step

@@ -97,3 +97,14 @@ def test_a_gate_of_linear_layers_over_an_image_is_quantised(tmp_path):
 
     assert {one.kernel for one in result.placed} <= {"QLinearConv", "QGemm", "MatMulIntegerToFloat"}
     assert steps <= 2
+
+
+@pytest.mark.parametrize("cut", ["relu", "relu6"])
+def test_a_linear_layer_is_integer_where_a_float_layer_reads_its_cut(cut, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(32, activation=cut, name="a"), layers.Dense(4, name="b")])
+
+    result, steps = quantised(model, 4 * array(8, 16), tmp_path / "net.onnx", op_names=["a"])
+
+    assert [(one.layer, one.kernel) for one in result.placed] == [("a", "QGemm")]
+    assert steps <= 2
