@@ -138,7 +138,7 @@ class Flow:
         """Let sums, means and moves work on bytes where all that they read does."""
         for node in self.draft.nodes:
             if node.op_type in MOVES and node.input[0] in self.tensors and self._wanted(node.output[0]) is not None:
-                self.tensors.setdefault(node.output[0], self.tensors[node.input[0]])
+                self.tensors.setdefault(node.output[0], self.tensors[node.input[0]].fine)
             elif node.op_type in PLAIN and all(name in self.tensors for name in node.input):
                 tensor = self.behind(node)
                 found = self._grid_behind(self.own(node), tensor)

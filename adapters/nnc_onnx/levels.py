@@ -14,24 +14,46 @@ import numpy as np
 from nnc.graph.ir import Array
 from nnc.grid import Grid
 
+#: The largest level of which kernels that add pairs of products in 16 bits never overflow: 2 * 255 * 63 < 2^15.
+_SAFE = 63
+#: How much finer a bias must become to be worth two operations on bytes: 6 bits and fewer.
+_WORTH = 4
+
 
 @dataclass(frozen=True)
 class Bytes:
-    """A tensor's grid in uint8: `q = clip(round(x / scale) + zero, low, high)`."""
+    """A tensor's grid in uint8: `q = clip(round(x / scale) + zero, low, high)`.
+
+    Where a grid has few levels, kernels read it in steps `times` as small, see `fine`. `settled` says that what is quantised lies on the
+    grid already.
+    """
 
     scale: float
     zero: int
     low: int = 0
     high: int = 255
+    times: int = 1
+    settled: bool = False
 
     @property
     def clips(self) -> bool:
-        return self.low > 1 or self.high < 255  # one level at the end of a narrow grid is no reason for an operation
+        return not self.settled and (self.low > 1 or self.high < 255)  # one level at the end of a narrow grid is no reason for an operation
+
+    @property
+    def fine(self) -> Bytes:
+        """Return the grid of the same range whose every `times`-th level is one of this.
+
+        A kernel's bias is in steps of its input's scale times its weight's: those of a few coarse levels would be too coarse for it.
+        """
+        if self.times == 1:
+            return self
+        high = (self.high - self.low) * self.times
+        return Bytes(float(np.float32(self.scale / self.times)), (self.zero - self.low) * self.times, 0, high, settled=True)
 
     def behind_relu(self, top: float = inf) -> Bytes:
         """Return the grid's part that is not negative and not above `top`, with zero as its lowest level."""
         above = self.high - self.zero
-        return Bytes(self.scale, 0, 0, above if top >= above * self.scale else round(top / self.scale))
+        return Bytes(self.scale, 0, 0, above if top >= above * self.scale else round(top / self.scale), self.times)
 
 
 def in_bytes(grid: Grid) -> Bytes | str:
@@ -41,7 +63,9 @@ def in_bytes(grid: Grid) -> Bytes | str:
     if grid.bits > 8:
         return f"{grid.bits} bits do not fit into a byte"
     offset = 128 if grid.signed else 0
-    return Bytes(float(grid.scale), int(grid.zero_point) + offset, grid.lowest + offset, grid.highest + offset)
+    times = 255 // (grid.highest - grid.lowest)
+    place = float(grid.scale), int(grid.zero_point) + offset, grid.lowest + offset, grid.highest + offset
+    return Bytes(*place, times if times >= _WORTH else 1)
 
 
 @dataclass(frozen=True)
@@ -76,7 +100,23 @@ def weight_levels(grid: Grid, source: Array, found: Array) -> Weight | str:
         sign = np.where(factor < 0, -1, 1)
         spread = sign.reshape(-1, *[1] * (levels.ndim - 1))
         levels, zero, scale = levels * spread, np.broadcast_to(zero, sign.shape) * sign, np.maximum(scale * np.abs(factor), 1e-30)
-    return Weight(np.clip(levels, -128, 127).astype(np.int8), np.asarray(scale, np.float32), np.asarray(zero, np.int8))
+    found_levels = np.clip(levels, -128, 127).astype(np.int8)
+    return _spread(Weight(found_levels, np.asarray(scale, np.float32), np.asarray(zero, np.int8)), grid)
+
+
+def _spread(weight: Weight, grid: Grid) -> Weight:
+    """Return a weight of few bits as the same numbers with larger levels and smaller steps.
+
+    Its bias, in steps of the input's scale times the weight's, is then as fine as one of 8 bits. Levels up to 63 never overflow, on
+    whatever processor.
+    """
+    reach = int(max((grid.highest - grid.zero_point).max(), (grid.zero_point - grid.lowest).max()))
+    times = _SAFE // reach
+    if times < 2:
+        return weight
+    zero = weight.zero.astype(np.int32).reshape(-1, *[1] * (weight.levels.ndim - 1)) if weight.zero.ndim else int(weight.zero)
+    levels = ((weight.levels - zero) * times).astype(np.int8)
+    return Weight(levels, weight.scale / np.float32(times), np.zeros_like(weight.zero))
 
 
 def _factor(source: Array, found: Array) -> Array | None:

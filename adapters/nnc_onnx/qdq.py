@@ -9,6 +9,7 @@ ReLU          goes, where the grid behind it begins at zero, and ends at 6 for a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -58,6 +59,10 @@ def _read_pair(draft: Draft, tensor: str, shown: str) -> None:
 
 
 def _q_dq(draft: Draft, tensor: str, grid: Bytes, result: str) -> str:
+    """Quantise a tensor to its grid; one of few levels is then handed on in finer steps."""
+    if grid.times > 1:
+        tensor = _q_dq(draft, tensor, replace(grid, times=1), draft.new_tensor(f"{result}/coarse"))
+    grid = grid.fine
     scale = draft.new_constant(f"{result}/scale", np.float32(grid.scale))
     zero = draft.new_constant(f"{result}/zero", np.uint8(grid.zero))
     quantised = draft.new_tensor(f"{result}/levels")
@@ -83,7 +88,7 @@ def _quantised_reads(draft: Draft, flow: Flow, shown: Mapping[str, str]) -> None
             continue  # a ReLU that went into the grid behind it
         node = nodes[number]
         tensor = node.input[place]
-        if flow.tensors.get(back.get(tensor, "")) == grid or _within(flow.tensors.get(back.get(tensor, "")), grid):
+        if _within(flow.tensors.get(back.get(tensor, "")), grid):
             continue
         if (tensor, grid) not in pairs:
             pairs[tensor, grid] = _q_dq(draft, tensor, grid, draft.new_tensor(f"{tensor}/quantised"))
@@ -92,8 +97,9 @@ def _quantised_reads(draft: Draft, flow: Flow, shown: Mapping[str, str]) -> None
 
 def _within(made: Bytes | None, wanted: Bytes) -> bool:
     """Whether every level of one grid is one of the other: a ReLU's half of a signed grid is."""
-    if made is None or made.scale != wanted.scale:
+    if made is None or made.fine.scale != wanted.fine.scale:
         return False
+    made, wanted = made.fine, wanted.fine
     return made.low - made.zero >= wanted.low - wanted.zero and min(made.high, 255) - made.zero <= wanted.high - wanted.zero
 
 
@@ -131,7 +137,7 @@ def _float_relus(draft: Draft, flow: Flow, nodes: Sequence[NodeProto]) -> None:
 
 def _weighted(draft: Draft, flow: Flow, node: NodeProto, weight: Weight) -> str:
     """Give a node its int8 weight and int32 bias, and return the weight's name."""
-    step = flow.reads[id(node), 0].scale * weight.scale
+    step = flow.reads[id(node), 0].fine.scale * weight.scale
     turned = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attributes(node).get("transB", 0))
     levels = np.ascontiguousarray(weight.levels.T) if turned else weight.levels
     axis = 1 if turned else 0

@@ -28,8 +28,8 @@ from nnc_onnx.tidy import needs_contrib, tidy
 CLOSE = 1e-5
 #: A scale for each channel came with 13, GELU and LayerNormalization as one node need none: ONNX Runtime has its own.
 OLDEST = 13
-#: A quantised file may miss the fake-quantised model by two steps of 8 bits, or by half of what quantising the activations changes.
-STEPS, SHARE = 2 / 255, 0.5
+#: A quantised file may miss the fake-quantised model by so much of an output's range, five steps of 8 bits; see `unlike`.
+ROUNDING = 5 / 255
 #: How often each model is timed, and the share of the float time above which a quantised file is refused.
 REPEATS, ROUNDS, SLOWER = 25, 4, 1.05
 
@@ -94,8 +94,9 @@ def _relative(found: Array, expected: Array) -> float:
 def unlike(found: Array, simulated: Array, before: Array) -> str:
     """Say how far an output is from the fake-quantised model's, "" where rounding explains it.
 
-    Both round the same numbers, so they part only where a sum falls on a tie: by far less than quantising the activations changes.
-    `before` is what the model gave without that. All distances are root mean squares in shares of the output's range.
+    Both round the same numbers, so they part only where one falls on a tie. With few bits a tie moves much, yet the file is nearer to the
+    fake-quantised model than `before` is, what the model gives with activations as they are. All distances are root mean squares in
+    shares of the output's range.
     """
     if not np.issubdtype(found.dtype, np.floating):
         return ""  # an index of the largest: one tie moves it anywhere
@@ -107,7 +108,7 @@ def unlike(found: Array, simulated: Array, before: Array) -> str:
     wanted = simulated[held].astype(np.float64)
     reach = max(float(wanted.max() - wanted.min()), float(np.abs(wanted).max()), 1e-30)
     apart, change = (float(np.sqrt(np.mean((other[held] - wanted) ** 2))) / reach for other in (found, before))
-    allowed = max(STEPS, SHARE * change)
+    allowed = max(ROUNDING, change)
     return f"{apart:.1%} of its range where rounding explains {allowed:.1%}" if not apart <= allowed else ""
 
 

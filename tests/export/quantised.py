@@ -24,13 +24,13 @@ class Rounded(View):
         return (ops.clip(ops.round(x / scale) + zero, float(self.grid.lowest), float(self.grid.highest)) - zero) * scale
 
 
-def grids_of(model, inputs, outputs=(), bits=8):
-    """Return grids for the weights and the inputs of all products, and for the outputs of the layers in `outputs`."""
+def grids_of(model, inputs, outputs=(), bits=8, passed=8):
+    """Return grids for the weights, and those of `passed` bits for the inputs of all products and the outputs of the layers `outputs`."""
     adapter = adapter_for(model)
     layers = [layer for layer in adapter.layers() if layer.prunable]
     sites = [*(Site(layer.name, "input") for layer in layers), *(Site(name) for name in outputs)]
-    _, passed = adapter.forward(inputs, sites)
-    grids = {site: Grid.between(to_numpy(tensor).min(), to_numpy(tensor).max()) for site, tensor in passed.items()}
+    _, seen = adapter.forward(inputs, sites)
+    grids = {site: Grid.between(to_numpy(tensor).min(), to_numpy(tensor).max(), passed) for site, tensor in seen.items()}
     return grids | {Site(layer.name, "weight"): Grid.around_zero(to_numpy(layer.weight), bits, axis=0) for layer in layers}
 
 
