@@ -133,6 +133,10 @@ class Layer(Protocol):
         """Return a parameter as the model sees it now, masks and views applied, canonical. Of adapters that train."""
         ...
 
+    def stored(self, parameter: str) -> Any:
+        """Return a parameter as the user's model stores it, without masks and views, canonical. Of adapters that train."""
+        ...
+
     def canonical(self, parameter: str, array: Array) -> Array:
         """Return an array that has the framework's own layout of `parameter` (a native name) in the canonical shape."""
         ...

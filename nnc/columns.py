@@ -84,5 +84,9 @@ class Turned:
     def seen(self, parameter: str) -> Any:
         return self.weight if parameter == "weight" else self.layer.seen(parameter)
 
+    def stored(self, parameter: str) -> Any:
+        found = self.layer.stored(parameter)
+        return self.ops.matrix_transpose(found) if parameter == "weight" else found
+
     def canonical(self, parameter: str, array: Array) -> Array:
         return self.layer.canonical(parameter, array)

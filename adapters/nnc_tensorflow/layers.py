@@ -121,6 +121,11 @@ class KerasLayer:
             return self.effective(parameter)
         return slot.layout.canonical(tf.convert_to_tensor(getattr(self.holder, slot.attribute)))
 
+    def stored(self, parameter: str) -> Any:
+        """Return a parameter without masks and views, a tensor in the canonical shape."""
+        slot = self.slots[parameter]
+        return slot.layout.canonical(tf.convert_to_tensor(slot.variable.value))
+
     def numbers(self, parameter: str) -> Array:
         """Return a parameter with its mask applied as a NumPy array in the canonical shape."""
         return np.asarray(self.effective(parameter))

@@ -224,6 +224,11 @@ class TorchLayer:
         """Return a parameter as the model sees it now, masks and views applied, in the canonical shape."""
         return self._effective(parameter)
 
+    def stored(self, parameter: str) -> torch.Tensor:
+        """Return a parameter without masks and views, in the canonical shape."""
+        name = private(self.module, parameter)
+        return canonical(self.module, parameter, maskable_tensors(self.module)[name].detach())
+
     @torch.no_grad()
     def _effective(self, parameter: str) -> torch.Tensor:
         name = private(self.module, parameter)

@@ -28,8 +28,6 @@ from nnc.objective import Objective, Seen
 from nnc.views import Site
 from nnc_quantization.quantizers import CalibratedQuantizer
 from nnc_quantization.views import (
-    INPUTS,
-    WEIGHTS,
     Binary,
     Clipped,
     LearnedGrid,
@@ -39,6 +37,7 @@ from nnc_quantization.views import (
     ScaleOfMax,
     Squashed,
     Unit,
+    group_at,
 )
 from nnc_schemas.quantize import QuantSpec
 
@@ -83,7 +82,7 @@ class LSQQuantizer(CalibratedQuantizer):
         start, learned = self.first_scale(weight, axes, bits), self._learned.get(layer.name)
         if learned is not None and learned.size == start.size:
             start = learned.reshape(start.shape)
-        return LearnedScale(bits, start, True, False, WEIGHTS)
+        return LearnedScale(bits, start, True, False, group_at(entry.lr_weight))
 
     def first_scale(self, weight: Array, axes: tuple[int, ...] | None, bits: int) -> Array:
         """Return the scales to begin with, over which `axes` are shared, `(out, 1, ...)`, or (), where all are."""
@@ -92,7 +91,8 @@ class LSQQuantizer(CalibratedQuantizer):
     def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
         signed = limits[0] < 0
         reach = max(-limits[0], limits[1])
-        return LearnedScale(bits, np.asarray(reach / (2 ** (bits - signed) - 1), np.float32), signed, True, INPUTS, shared)
+        start = np.asarray(reach / (2 ** (bits - signed) - 1), np.float32)
+        return LearnedScale(bits, start, signed, True, group_at(entry.lr_input), shared)
 
 
 class LSQPlusQuantizer(LSQQuantizer):
@@ -109,7 +109,7 @@ class LSQPlusQuantizer(LSQQuantizer):
         return np.asarray(np.maximum(np.abs(mean - spread), np.abs(mean + spread)) / 2 ** (bits - 1))
 
     def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
-        return LearnedGrid(bits, *limits, shared)
+        return LearnedGrid(bits, *limits, group_at(entry.lr_input), shared)
 
 
 class PACTQuantizer(STEQuantizer):
@@ -121,7 +121,7 @@ class PACTQuantizer(STEQuantizer):
     name = "qat_pact"
 
     def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
-        return Clipped(bits, max(-limits[0], limits[1]), limits[0] < 0, shared)
+        return Clipped(bits, max(-limits[0], limits[1]), limits[0] < 0, group_at(entry.lr_input), shared)
 
     def objectives(self) -> Sequence[Objective]:
         clipped = {site: view for site, view in self._views().items() if isinstance(view, Clipped)}

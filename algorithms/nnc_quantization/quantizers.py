@@ -28,14 +28,7 @@ from nnc_quantization.improve import Improvement
 from nnc_quantization.observers import OBSERVERS, Observer
 from nnc_quantization.structure import Structure, running, structure_of
 from nnc_quantization.trials import Search, asked, ranked, settings
-from nnc_quantization.views import (
-    INPUTS,
-    WEIGHTS,
-    FixedScale,
-    Quantised,
-    Range,
-    ScaleOfMax,
-)
+from nnc_quantization.views import FixedScale, Quantised, Range, ScaleOfMax, group_at
 from nnc_schemas.quantize import PTQSpec, QuantSpec, SearchRange
 
 _VIEW = Quantised.name
@@ -116,15 +109,15 @@ class CalibratedQuantizer(Quantizer):
         return self._made
 
     def learning(self) -> Mapping[str, Learning]:
-        entry = next(spec for spec in self.specs if not spec.exclude)
-        return {WEIGHTS: Learning(entry.lr_weight), INPUTS: Learning(entry.lr_input)}
+        rates = {rate for spec in self.specs if not spec.exclude for rate in (spec.lr_weight, spec.lr_input)}
+        return {group_at(rate): Learning(rate) for rate in sorted(rates)}
 
     def grids(self) -> Grids:
         """Return the grids of weights and activations as they are seen now. Raises `ConfigError` before anything was measured."""
         if self._made is None:
             raise ConfigError(f"{self.name}: export before calibration: the model has no grids yet; call nnc.compress or compress() first.")
-        numbers, stored = trainable(self.adapter, self.name).numbers(), self.adapter.tensors()
-        return {site: view.grid(self._weight(site, stored), numbers.get((str(site), _VIEW), {})) for site, view in self._made.items()}
+        numbers = trainable(self.adapter, self.name).numbers()
+        return {site: view.grid(self._weight(site), numbers.get((str(site), _VIEW), {})) for site, view in self._made.items()}
 
     def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
         """Return this algorithm for a smaller model: ranges of activations and learned scales stay, ranges of weights are found again."""
@@ -132,14 +125,12 @@ class CalibratedQuantizer(Quantizer):
         new.ranges = {site: _limits(grid) for site, grid in grids.items() if not site.is_parameter}
         return new
 
-    def _weight(self, site: Site, stored: Mapping[str, Array]) -> Array | None:
+    def _weight(self, site: Site) -> Array | None:
         """Return a weight as its mask leaves it, `(out, in, *kernel)`; None for an activation."""
         if not site.is_parameter:
             return None
-        layer = self.layers[site.layer]
-        native = next((own for own, name in layer.native.items() if name == site.tensor), site.tensor)
-        array = layer.canonical(native, stored[f"{site.layer}.{native}".lstrip(".")])
-        mask = self.adapter.masks().get(layer.name, {}).get(site.tensor)
+        array = to_numpy(self.layers[site.layer].stored(site.tensor))
+        mask = self.adapter.masks().get(site.layer, {}).get(site.tensor)
         return array if mask is None else np.where(mask, array, np.float32(0))
 
     def _entry(self, layer: str) -> QuantSpec:

@@ -21,8 +21,6 @@ from nnc.grid import SMALLEST, Grid
 from nnc.views import State, Variable, View
 from nnc_quantization import fake
 
-#: The groups of trained scales; a model may have one learning rate for each.
-WEIGHTS, INPUTS = "weight scales", "input scales"
 #: How much of an activation's range is new with each batch of training (Jacob et al. 2018, arXiv:1712.05877, section 3.1).
 _FRESH = 0.01
 
@@ -35,6 +33,11 @@ class Quantised(View):
     @abstractmethod
     def grid(self, weight: Array | None, numbers: Mapping[str, Array]) -> Grid:
         """Return the grid that is seen now, given the view's numbers and, of a weight, the masked weight `(out, in, *kernel)`."""
+
+
+def group_at(rate: float) -> str:
+    """Return the group of the scales that learn at a rate."""
+    return f"scales at {rate}"
 
 
 class ScaleOfMax(Quantised):
@@ -173,15 +176,15 @@ class LearnedScale(Quantised):
 class LearnedGrid(Quantised):
     """An activation on a grid whose scale and zero point learn (LSQ+)."""
 
-    def __init__(self, bits: int, low: float, high: float, shared: str = "") -> None:
-        self.bits, self.shared = bits, shared
+    def __init__(self, bits: int, low: float, high: float, group: str, shared: str = "") -> None:
+        self.bits, self.group, self.shared = bits, group, shared
         self.start = Grid.between(low, high, bits)
 
     def variables(self) -> Mapping[str, Variable]:
         name = self.shared
         return {
-            "ratio": Variable(np.ones((), np.float32), True, INPUTS, name and f"{name} ratio"),
-            "shift": Variable(np.zeros((), np.float32), True, INPUTS, name and f"{name} shift"),
+            "ratio": Variable(np.ones((), np.float32), True, self.group, name and f"{name} ratio"),
+            "shift": Variable(np.zeros((), np.float32), True, self.group, name and f"{name} shift"),
         }
 
     def __call__(self, x: Any, state: State, ops: Ops, training: bool) -> Any:
@@ -200,11 +203,11 @@ class LearnedGrid(Quantised):
 class Clipped(Quantised):
     """An activation clipped at an alpha that learns (PACT); one that is also negative is clipped on both sides."""
 
-    def __init__(self, bits: int, alpha: float, signed: bool, shared: str = "") -> None:
-        self.bits, self.alpha, self.signed, self.shared = bits, max(alpha, SMALLEST), signed, shared
+    def __init__(self, bits: int, alpha: float, signed: bool, group: str, shared: str = "") -> None:
+        self.bits, self.alpha, self.signed, self.group, self.shared = bits, max(alpha, SMALLEST), signed, group, shared
 
     def variables(self) -> Mapping[str, Variable]:
-        return {"ratio": Variable(np.ones((), np.float32), True, INPUTS, self.shared and f"{self.shared} ratio")}
+        return {"ratio": Variable(np.ones((), np.float32), True, self.group, self.shared and f"{self.shared} ratio")}
 
     def __call__(self, x: Any, state: State, ops: Ops, training: bool) -> Any:
         alpha = _positive(state["ratio"], ops) * self.alpha
