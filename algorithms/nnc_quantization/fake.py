@@ -146,7 +146,8 @@ def dorefa(x: Any, bits: int, ops: Ops) -> Any:
         ones = ops.ones_like(x)
         return rounded(x, ops.where(x >= 0, ones, -ones) * ops.mean(ops.abs(x)), ops)
     squashed = ops.tanh(x)
-    unit = squashed / (2 * ops.max(ops.abs(squashed))) + 0.5
+    largest = ops.max(ops.abs(squashed))
+    unit = squashed / (2 * ops.where(largest > 0, largest, ops.ones_like(largest))) + 0.5
     steps = 2**bits - 1 if bits < 8 else 254
     return 2 * rounded(unit, ops.round(unit * steps) / steps, ops) - 1
 

@@ -37,7 +37,7 @@ class Structure:
         """
         if "MultiHeadAttention" in layer.op_types:
             return _ATTENDED if name in self.packed else ()
-        return () if "Embedding" in layer.op_types else ("input",)
+        return () if {"Embedding", "EmbeddingBag"} & set(layer.op_types) else ("input",)
 
 
 def running(graph: Graph, layers: Mapping[str, Layer], algorithm: str) -> list[str]:
