@@ -141,7 +141,11 @@ class Improvement:
         """Return a weight as its grid will show it."""
         per_channel = entry.scheme("weight") == "per_channel_symmetric"
         if entry.rounding == "nearest":
-            return Grid.around_zero(weight, bits, 0 if per_channel else None)(weight) if "weight" in entry.quant_types else weight
+            return (
+                Grid.around_zero(weight, bits, 0 if per_channel or entry.block else None, entry.block)(weight)
+                if "weight" in entry.tensors
+                else weight
+            )
         scale = Grid.around_zero(weight, bits, 0 if per_channel else None).scale
         column = np.broadcast_to(scale.reshape(-1, 1), (len(weight), 1)).astype(np.float64)
         moments = seen[name].products / seen[name].count

@@ -51,7 +51,7 @@ class STEQuantizer(CalibratedQuantizer):
     name = "qat_ste"
 
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
-        return ScaleOfMax(bits, entry.scheme("weight") == "per_channel_symmetric")
+        return ScaleOfMax(bits, entry.scheme("weight") == "per_channel_symmetric", block=entry.block)
 
     def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
         return Range(bits, *limits, entry.scheme(site.tensor).endswith("symmetric") and limits[0] < 0, shared=shared)
@@ -65,6 +65,7 @@ class LSQQuantizer(CalibratedQuantizer):
     """
 
     name = "qat_lsq"
+    blocks = False
 
     def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, **options: Any) -> None:
         super().__init__(model, config_list, example_inputs, **options)
@@ -150,6 +151,7 @@ class DoReFaQuantizer(STEQuantizer):
 
     name = "qat_dorefa"
     fewest = 1
+    blocks = False
 
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
         return Squashed(bits)
@@ -168,6 +170,7 @@ class BNNQuantizer(STEQuantizer):
 
     name = "qat_bnn"
     fewest = 1
+    blocks = False
 
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
         return Binary()

@@ -16,7 +16,7 @@ import numpy as np
 from nnc.adapter import Layer
 from nnc.algorithm import Quantizer
 from nnc.arrays import to_numpy
-from nnc.errors import ConfigError, nearest
+from nnc.errors import ConfigError
 from nnc.graph.ir import Array
 from nnc.grid import Grids
 from nnc.instruments import trainable
@@ -24,6 +24,7 @@ from nnc.masks import unmasked
 from nnc.select import resolve
 from nnc.views import Learning, Site
 from nnc_quantization.calibration import Ranges, Through, measure, read_ranges, write_ranges
+from nnc_quantization.checks import COVERING, check_finite, check_observers, check_weight, int4_names
 from nnc_quantization.improve import Improvement
 from nnc_quantization.observers import OBSERVERS, Observer
 from nnc_quantization.structure import Structure, running, structure_of
@@ -44,6 +45,9 @@ class CalibratedQuantizer(Quantizer):
     spec = QuantSpec
     treated = "layers with one weight, of two axes or more"
     observer = "moving_average_abs_max"
+    #: The fewest bits of a weight, and whether inputs of one may share scales in groups.
+    fewest = 2
+    blocks = True
 
     def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, **options: Any) -> None:
         super().__init__(model, config_list, example_inputs, **options)
@@ -52,10 +56,22 @@ class CalibratedQuantizer(Quantizer):
         self.layers: dict[str, Layer] = {layer.name: layer for layer in layers if layer.name in self._governed}
         self.ranges: Ranges | None = None
         self._made: dict[Site, Quantised] | None = None
-        for name in self.layers:
-            for tensor in ("input", "output"):
-                self._observer(name, tensor)
+        self._int4 = {name for spec in self.specs for name in int4_names(spec, layers, type(self)) if self._governing(name) is spec}
+        check_finite(layers)
+        for layer in self.layers.values():
+            self._check(layer)
         self._structure = Structure() if example_inputs is None else self._structure_on(example_inputs)
+
+    def _check(self, layer: Layer) -> None:
+        entry = self._entry(layer.name)
+        check_observers(entry, self.name)
+        for tensor in set(entry.tensors) - {"bias"}:
+            self._bits(layer.name, tensor)
+        if "weight" in entry.tensors:
+            check_weight(entry, layer, self.name, self.blocks)
+
+    def _governing(self, layer: str) -> QuantSpec | None:
+        return self._entry(layer) if layer in self._governed else None
 
     @staticmethod
     def treats(layer: Layer) -> bool:
@@ -138,7 +154,7 @@ class CalibratedQuantizer(Quantizer):
         return found
 
     def _weight_views(self) -> dict[Site, Quantised]:
-        chosen = {name: layer for name, layer in self.layers.items() if "weight" in self._entry(name).quant_types}
+        chosen = {name: layer for name, layer in self.layers.items() if "weight" in self._entry(name).tensors}
         return {
             Site(name, "weight"): self.weight_view(layer, self._bits(name, "weight"), self._entry(name)) for name, layer in chosen.items()
         }
@@ -157,18 +173,18 @@ class CalibratedQuantizer(Quantizer):
         return found
 
     def _bits(self, layer: str, tensor: str) -> int:
-        bits = self._entry(layer).bits(tensor, layer)
+        bits, place = self._entry(layer).bits(tensor, layer in self._int4), f"{self._entry(layer).place}.quant_bits"
+        if bits == 1 and self.fewest == 1 and tensor != "weight":
+            raise ConfigError(f"{place}: one bit is for weights; the {tensor} has 2 to 8, as in {{'weight': 1, {tensor!r}: 8}}.")
         if bits < self.fewest:
-            raise ConfigError(f"{self._entry(layer).place}.quant_bits: {bits} bits are outside {self.fewest} to 8 for {self.name!r}.")
+            raise ConfigError(f"{place}: {bits} bits are outside {self.fewest} to 8 for {self.name!r}.")
         return bits
-
-    fewest = 2
 
     def _activations(self) -> list[Site]:
         """Return the sites of activations; what an embedding is given are indices, which stay."""
         found: list[Site] = []
         for name in self.layers:
-            wanted = self._entry(name).quant_types
+            wanted = self._entry(name).tensors
             found += [Site(name, tensor) for tensor in self._structure.inputs(name, self.layers[name]) if "input" in wanted]
             found += [Site(name, "output")] if "output" in wanted else []
         return list(dict.fromkeys([*found, *self._joints()]))
@@ -182,7 +198,7 @@ class CalibratedQuantizer(Quantizer):
         with unmasked(self.adapter):
             graph = self.adapter.structure(example_inputs)
         self.layers = {name: self.layers[name] for name in running(graph, self.layers, self.name)}
-        both = [name for name in self.layers if {"weight", "input"} <= set(self._entry(name).quant_types)]
+        both = [name for name in self.layers if {"weight", "input"} <= set(self._entry(name).tensors)]
         return structure_of(graph, self.layers, both)
 
     def _owner(self, site: Site) -> str:
@@ -201,12 +217,7 @@ class CalibratedQuantizer(Quantizer):
         return found
 
     def _observer(self, layer: str, tensor: str) -> Observer:
-        entry = self._entry(layer)
-        name = entry.observes(tensor) or self.observer
-        if name not in OBSERVERS:
-            known = ", ".join(OBSERVERS)
-            raise ConfigError(f"{entry.place}.observer: {name!r} is no observer{nearest(name, OBSERVERS)}. Known are {known}.")
-        return OBSERVERS[name](entry.bits(tensor, layer))
+        return OBSERVERS[self._entry(layer).observes(tensor) or self.observer](self._bits(layer, tensor))
 
     def _batches(self) -> Iterator[Any]:
         if self.trainer is None:
@@ -298,13 +309,12 @@ class PTQQuantizer(CalibratedQuantizer):
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
         if layer.name in self._scales:
             return FixedScale(bits, self._scales[layer.name])
-        block = entry.group_size or 32 if entry.scheme("weight") == "per_group_symmetric" else 0
-        return ScaleOfMax(bits, entry.scheme("weight") == "per_channel_symmetric", self._shrink(layer, bits, entry), block)
+        return ScaleOfMax(bits, entry.scheme("weight") == "per_channel_symmetric", self._shrink(layer, bits, entry), entry.block)
 
     def _shrink(self, layer: Layer, bits: int, entry: QuantSpec) -> Array | float:
         """Return how much smaller than the largest |w| each channel's range is to be, as the observer of weights says."""
-        name = entry.observes("weight") if isinstance(entry.observer, dict) else None
-        if name is None or name in ("abs_max", "minmax", "moving_average_abs_max"):
+        name = entry.observes("weight")
+        if name is None or name in COVERING:
             return 1.0
         weight = to_numpy(layer.weight)
         rows = weight.reshape(len(weight), -1) if entry.scheme("weight") == "per_channel_symmetric" else weight.reshape(1, -1)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool, model_validator
 
 from nnc_schemas.prune import PruneSpec
-from nnc_schemas.values import Count
+from nnc_schemas.values import Batches, Count
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
@@ -17,7 +17,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 class MeasuredSpec(PruneSpec):
     """An entry of a pruner that measures on batches of the trainer's data."""
 
-    batches: Count = Field(16, description="On how many batches of the trainer's data the scores are measured.")
+    batches: Batches = Field(16, description="On how many batches of the trainer's data the scores are measured.")
 
 
 class DampedSpec(MeasuredSpec):

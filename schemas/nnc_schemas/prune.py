@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from nnc_schemas.problems import problem
 from nnc_schemas.selector import Selector
 from nnc_schemas.targets import Align, Granularity, TargetNames, TargetSettings
-from nnc_schemas.values import Cap, Count, Floor, GroupId, Sparsity, Threshold
+from nnc_schemas.values import Block, Cap, Floor, GroupId, Sparsity, Threshold
 
 _PER_LAYER = ("sparsity", "sparsity_per_layer", "sparse_ratio")
 _AMOUNTS = (*_PER_LAYER, "total_sparsity", "sparse_threshold")
@@ -40,7 +40,7 @@ class PruneSpec(Selector):
     granularity: Granularity | None = Field(
         None, description="head: only whole attention heads leave; needs example_inputs. Default, out_channel: what can leave together."
     )
-    round_to: Count | None = Field(None, description="Keep a multiple of so many channels; fast kernels like 8 or 16.")
+    round_to: Block | None = Field(None, description="Keep a multiple of so many channels; fast kernels like 8 or 16.")
     ranking: Literal["global", "isomorphic"] | None = Field(
         None, description="With total_sparsity. isomorphic: only groups of one shape of subgraph are ranked against each other."
     )

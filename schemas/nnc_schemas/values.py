@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from numbers import Real
 from typing import Annotated, Any
@@ -68,10 +68,15 @@ def _group_id(value: Any) -> int | str:
     return value
 
 
-def _count(value: Any) -> int:
-    if not _is_size(value):
-        raise problem(f"{short(value)} is not a whole number above 0; it is how many channels make a block.")
-    return int(value)
+def _count_of(counted: str) -> Callable[[Any], int]:
+    """Return the validator of a whole number above 0; `counted` follows "it is how many"."""
+
+    def count(value: Any) -> int:
+        if not _is_size(value):
+            raise problem(f"{short(value)} is not a whole number above 0{counted and f'; it is how many {counted}'}.")
+        return int(value)
+
+    return count
 
 
 def _shapes(value: Any) -> tuple[tuple[int, ...], ...]:
@@ -91,6 +96,7 @@ def _is_size(value: Any) -> bool:
 
 
 _STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_POSITIVE = WithJsonSchema({"type": "integer", "minimum": 1})
 _SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 1}}
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), WithJsonSchema({"anyOf": [{"type": "string"}, _STRINGS]})]
@@ -99,5 +105,8 @@ Cap = Annotated[float, BeforeValidator(_cap), WithJsonSchema({"type": "number", 
 Floor = Annotated[float, BeforeValidator(_floor), WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 1})]
 Threshold = Annotated[float, BeforeValidator(_threshold), WithJsonSchema({"type": "number"})]
 GroupId = Annotated[int | str, BeforeValidator(_group_id), WithJsonSchema({"type": ["integer", "string"]})]
-Count = Annotated[int, BeforeValidator(_count), WithJsonSchema({"type": "integer", "minimum": 1})]
+Count = Annotated[int, BeforeValidator(_count_of("")), _POSITIVE]
+Block = Annotated[int, BeforeValidator(_count_of("channels make a block")), _POSITIVE]
+Batches = Annotated[int, BeforeValidator(_count_of("batches are looked at")), _POSITIVE]
+Sharing = Annotated[int, BeforeValidator(_count_of("inputs share a scale")), _POSITIVE]
 Shapes = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_shapes), WithJsonSchema({"type": "array", "items": _SHAPE, "minItems": 1})]
