@@ -166,7 +166,9 @@ class Compressed:
         if len(self.quantizers) < len(self.algorithms):
             names = ", ".join(one.name for one in self.algorithms if one.kind != "quantize")
             raise ConfigError(f"calibrate(): {names} is still on this model; call finish() or speedup() first.")
-        adapter = adapter_for(self.model)
+        adapter = trainable(adapter_for(self.model), "calibrate()")
+        if not adapter.views():
+            raise ConfigError("calibrate(): nothing quantises this model any more: unwrap() took it off; call nnc.compress again.")
         with plain_views(adapter):
             for one in self.quantizers:
                 one.calibrate(batches)

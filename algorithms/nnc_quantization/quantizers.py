@@ -132,7 +132,10 @@ class CalibratedQuantizer(Quantizer):
         """Return the grids of weights and activations as they are seen now. Raises `ConfigError` before anything was measured."""
         if self._made is None:
             raise ConfigError(f"{self.name}: export before calibration: the model has no grids yet; call nnc.compress or compress() first.")
-        numbers = trainable(self.adapter, self.name).numbers()
+        adapter = trainable(self.adapter, self.name)
+        if not adapter.views().keys() >= self._made.keys():
+            raise ConfigError(f"{self.name}: the model is on no grids any more: unwrap() took them off; call nnc.compress again.")
+        numbers = adapter.numbers()
         return {site: view.grid(self._weight(site), numbers.get((str(site), _VIEW), {})) for site, view in self._made.items()}
 
     def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.errors import ConfigError
+from nnc.errors import ConfigError, StorageError
 from nnc.registry import adapter_for
 from nnc.views import Site
+from nnc_quantization.calibration import read_ranges, write_ranges
 from tests.algorithms.quantization_networks import NETWORKS
 
 NAMES = ["ptq", "qat_ste", "qat_lsq", "qat_lsq_plus", "qat_pact", "qat_dorefa", "qat_bnn"]
@@ -185,3 +186,41 @@ def test_grids_before_calibration_are_refused(network):
 
     with pytest.raises(ConfigError, match="export before calibration"):
         PTQQuantizer(network.small(), [{}], network.images(4)).grids()
+
+
+@pytest.mark.parametrize("name", ["ptq", "qat_lsq"])
+def test_a_model_without_its_grids_is_neither_calibrated_nor_exported(network, name, tmp_path):
+    model = network.small()
+    truth = network.run(model, network.images(4))
+    c = nnc.compress(model, [{"algorithm": name}], example_inputs=network.images(4))
+    c.unwrap()
+
+    with pytest.raises(ConfigError, match=r"the model is on no grids any more: unwrap\(\) took them off; call nnc.compress again"):
+        c.export(tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match=r"calibrate\(\): nothing quantises this model any more: unwrap\(\) took it off"):
+        c.calibrate()
+    assert np.array_equal(network.run(model, network.images(4)), truth)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "a:b", ""])
+@pytest.mark.parametrize("tensor", ["input", "input:1", "output", "output:logits"])
+def test_a_tensor_with_a_colon_in_its_name_keeps_its_range(name, tensor, tmp_path):
+    ranges = {Site(name, tensor): (-1.0, 2.0)}
+
+    write_ranges(ranges, tmp_path / "ranges.json")
+
+    assert read_ranges(tmp_path / "ranges.json") == ranges
+
+
+@pytest.mark.parametrize("limits", ["[NaN, 1]", "[-Infinity, 1]", "[2, 1]", "[1]", "3"])
+def test_a_range_that_no_numbers_have_is_refused(limits, tmp_path):
+    (tmp_path / "ranges.json").write_text(f'{{"c1:input": {limits}}}')
+
+    with pytest.raises(StorageError, match=r"ranges\.json: (c1\.input: .* is no range of finite numbers|holds no calibration)"):
+        read_ranges(tmp_path / "ranges.json")
+
+
+def test_ranges_that_cannot_be_written_are_one_clear_error(tmp_path):
+    with pytest.raises(StorageError, match=r"none/ranges\.json: cannot be written: No such file"):
+        write_ranges({}, tmp_path / "none" / "ranges.json")
