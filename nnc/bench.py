@@ -23,6 +23,7 @@ import numpy as np
 from nnc.adapter import Adapter
 from nnc.errors import ConfigError, ModelError, NncError
 from nnc.graph.ir import Array
+from nnc.labels import checked_labels, right_answers
 from nnc.latency import hardware, medians_by_turns
 from nnc.locate import locate
 from nnc.registry import adapter_for
@@ -115,9 +116,7 @@ def bench(
     inputs = [array for name, array in (data or {}).items() if name != "labels"]
     if not examples and not inputs:
         raise ConfigError("--example: give the shape of each input, as --example 1,3,224,224; or --data with inputs in it.")
-    labels = None if data is None else data.get("labels")
-    if data is not None and (labels is None or not inputs):
-        raise ConfigError(f"--data: needs the inputs and 'labels'; it holds {', '.join(data) or 'nothing'}.")
+    labels = None if data is None else _labels(data, inputs)
     adapters = [adapter_for(locate(model) if isinstance(model, str) else model) for model in models]
     arrays = [example.array() for example in examples] or [array[:1] for array in inputs]
     seconds = medians_by_turns([partial(adapter.run, _given(adapter, arrays)) for adapter in adapters], repeats, WARM_UP)
@@ -132,13 +131,18 @@ def bench(
     return Bench(tuple(measured), f"batch {batch}, median of {repeats} runs by turns after {WARM_UP} to warm up, on {hardware()}")
 
 
+def _labels(data: Mapping[str, Array], inputs: Sequence[Array]) -> Array:
+    if "labels" not in data or not inputs:
+        raise ConfigError(f"--data: needs the inputs and 'labels'; it holds {', '.join(data) or 'nothing'}.")
+    return checked_labels(data["labels"], [len(array) if array.ndim else 0 for array in inputs])
+
+
 def accuracy(adapter: Adapter, inputs: Sequence[Array], labels: Array, batch: int = 256) -> float:
     """Return the share of samples whose label is the largest entry of the model's first output."""
     right = 0
     for start in range(0, len(labels), batch):
         part = [array[start : start + batch] for array in inputs]
-        scores = adapter.run(_given(adapter, part))[0]
-        right += int((scores.argmax(-1) == labels[start : start + batch]).sum())
+        right += right_answers(adapter.run(_given(adapter, part))[0], labels[start : start + batch])
     return right / len(labels)
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from nnc.errors import ConfigError, MissingFramework, NncError, nearest
+from nnc.files import check_writable
 from nnc.progress import bar
 
 if TYPE_CHECKING:
@@ -198,33 +199,42 @@ def sensitivity(
     model: Model,
     recipe: Annotated[Path, typer.Argument(help="A YAML or JSON file with the config_list whose layers are compressed one by one.")],
     data: Annotated[Path, typer.Option(help="An .npz file of inputs, in order, and `labels`.")],
-    skip: Annotated[int, typer.Option(min=1, help="How many of the worst layers the new recipe leaves alone.")] = 1,
+    skip: Annotated[int | None, typer.Option(min=1, help="How many of the worst layers the new recipe leaves alone; 1 by default.")] = None,
+    raised: Annotated[int | None, typer.Option("--raise", min=1, help="How many of the worst it gives --bits instead.")] = None,
+    bits: Annotated[int, typer.Option(min=2, max=8, help="With --raise: how many bits.")] = 8,
     output: Annotated[Path | None, typer.Option(help="Where the new recipe goes, YAML.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Where the bars go, .png or .svg.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compress each layer alone, and show how much accuracy it costs."""
+    from nnc.labels import checked_labels
     from nnc.locate import locate
-    from nnc.recipe import read_file
-    from nnc.sensitivity import judge
+    from nnc.sensitivity import check_picture, judge
     from nnc.sensitivity import sensitivity as measure
 
+    if skip is not None and raised is not None:
+        raise ConfigError("--skip and --raise: the worst layers are either left alone or given more bits; say one.")
+    if output is not None:
+        check_writable(output, "--output")
+    if picture is not None:
+        check_picture(picture, "--picture")
     arrays = _arrays(data) or {}
     if "labels" not in arrays or len(arrays) < 2:
         raise ConfigError(f"--data: {data} holds {', '.join(arrays) or 'nothing'}; inputs and `labels` are needed.")
-    given, found = read_file(recipe), locate(model)
-    labels = arrays.pop("labels")
+    labels = checked_labels(arrays.pop("labels"), [len(array) if array.ndim else 0 for array in arrays.values()])
+    found = locate(model)
     inputs = _tensors(found, list(arrays.values()))
-    entries = given.get("config_list", [given]) if isinstance(given, dict) else given
-    result = measure(found, entries, judge(inputs, labels), inputs)
+    result = measure(found, recipe, judge(inputs, labels), inputs)
     if output is not None:
-        result.write(output, result.skipping(skip))
+        result.write(output, result.skipping(skip or 1) if raised is None else result.raising(raised, bits))
     if picture is not None:
         result.draw(picture)
     if as_json:
-        typer.echo(json.dumps({"measure": result.measure, "before": result.before, "values": dict(result.values)}, indent=2))
+        typer.echo(json.dumps(result.to_dict(), indent=2))
     else:
         Console().print(result)
+        for layer, reason in result.left_out.items():
+            typer.echo(f"left out: {layer}: {reason}", err=True)
 
 
 @app.command()

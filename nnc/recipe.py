@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from nnc.errors import ConfigError
 from nnc.registry import algorithm
 from nnc_schemas import PruneSpec, Recipe, Selector, SpecError, parse_recipe
+from nnc_schemas.problems import short
 
 
 def read_recipe(config: Any) -> Recipe:
@@ -23,6 +25,20 @@ def read_recipe(config: Any) -> Recipe:
         return config if isinstance(config, Recipe) else parse_recipe(config, spec_of=spec_of)
     except SpecError as error:
         raise ConfigError(str(error)) from None
+
+
+def entries_of(config: Any) -> list[dict[str, Any]]:
+    """Return the entries of a config as plain data that can be changed and written again, each with the algorithm that the recipe names.
+
+    Raises `ConfigError` for what is no config.
+    """
+    given = read_file(Path(config)) if isinstance(config, (str, PathLike)) else config
+    recipe = given if isinstance(given, Mapping) and "config_list" in given else {}
+    entries = recipe.get("config_list", [given] if isinstance(given, Mapping) else given)
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise ConfigError(f"config_list: {short(given)} is no list of entries; give one, one entry, a recipe, or the path of one.")
+    named = {"algorithm": recipe["algorithm"]} if recipe.get("algorithm") else {}
+    return [{**({} if entry.get("exclude") else named), **entry} for entry in entries]
 
 
 def spec_of(name: str | None, place: str) -> type[Selector]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -19,9 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from nnc.arrays import to_numpy
 from nnc.compress import compress
+from nnc.entries import DEFAULT
 from nnc.errors import ConfigError
+from nnc.files import check_writable, writing
+from nnc.labels import checked_labels, right_answers
 from nnc.progress import bar
-from nnc.registry import adapter_for
+from nnc.recipe import entries_of
+from nnc.registry import adapter_for, algorithm
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,13 +38,14 @@ class Sensitivity:
     """What the model loses by each layer alone, the worst first.
 
     `measure` is "metric", the trainer's own, the higher the better, or "loss". `values` are the measured ones by layer; `config_list`
-    is the one that was given.
+    is the one that was given. `left_out` are the layers of which alone nothing can be compressed, each with the reason.
     """
 
     measure: str
     before: float
     values: Mapping[str, float]
     config_list: tuple[Any, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def lost(self) -> dict[str, float]:
@@ -55,39 +60,52 @@ class Sensitivity:
 
     def skipping(self, count: int = 1) -> list[Any]:
         """Return the config_list that leaves the worst layers alone."""
-        return [*deepcopy(list(self.config_list)), {"exclude": True, "op_names": list(self.worst(count))}]
+        worst = self._named("skipping", count)
+        return [*deepcopy(list(self.config_list)), *([{"exclude": True, "op_names": worst}] if worst else [])]
 
     def raising(self, count: int = 1, bits: int = 8) -> list[Any]:
         """Return the config_list that gives the worst layers `bits`, each by the entry that holds for all."""
-        entries = [entry for entry in self.config_list if not entry.get("exclude")]
+        worst = self._named("raising", count)
+        entries = [entry for entry in self.config_list if not entry.get("exclude") and _quantises(entry)]
         if len(entries) != 1:
             raise ConfigError(f"raising(): {len(entries)} entries quantise, and bits are raised in one; use skipping().")
-        kept = {key: value for key, value in entries[0].items() if key not in _SELECTS and key != "int4_layers"}
-        return [*deepcopy(list(self.config_list)), {**deepcopy(kept), "op_names": list(self.worst(count)), "quant_bits": bits}]
+        raised = {**_without_bits(entries[0]), "op_names": worst, "quant_bits": bits}
+        return [*deepcopy(list(self.config_list)), *([raised] if worst else [])]
+
+    def _named(self, verb: str, count: int) -> list[str]:
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise ConfigError(f"{verb}(): {count!r} is no number of layers.")
+        return list(self.worst(count))
 
     def write(self, path: str | PathLike[str], config_list: Sequence[Any]) -> None:
-        """Write a config_list as a recipe in YAML."""
+        """Write a config_list as a recipe in YAML. Raises `StorageError` where that cannot be."""
         import yaml
 
-        Path(path).write_text(yaml.safe_dump({"config_list": list(config_list)}, sort_keys=False), "utf-8")
+        with writing(path):
+            Path(path).write_text(yaml.safe_dump({"config_list": list(config_list)}, sort_keys=False), "utf-8")
 
     def draw(self, path: str | PathLike[str]) -> None:
-        """Draw a bar for each layer, and write the picture. Raises `ConfigError` without matplotlib."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ConfigError("draw(): needs matplotlib; pip install matplotlib.") from None
+        """Draw a bar for each layer, and write the picture. Raises `ConfigError` without matplotlib, or for a kind that it cannot write."""
+        check_picture(path, "draw()")
+        from matplotlib.figure import Figure
+
         lost = dict(reversed(self.lost.items()))
         figure = Figure(figsize=(8, 1 + 0.3 * len(lost)), layout="constrained")
         axes = figure.subplots()
         axes.barh(list(lost), list(lost.values()))
         axes.set_xlabel("fall of the metric" if self.measure == "metric" else "rise of the loss")
-        figure.savefig(path)
+        with writing(path):
+            figure.savefig(path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"measure": self.measure, "before": self.before, "values": dict(self.values), "left_out": dict(self.left_out)}
 
     def __rich__(self) -> RenderableType:
         from nnc.tables import table
 
         rows = [(layer, f"{self.values[layer]:.4f}", f"{cost:+.4f}") for layer, cost in self.lost.items()]
+        rows += [(layer, "left out", "") for layer in self.left_out]
         return table(f"each layer alone; before: {self.before:.4f}", ("layer", self.measure, "lost"), rows)
 
     def __str__(self) -> str:
@@ -96,45 +114,90 @@ class Sensitivity:
         return as_text(self)
 
 
-_SELECTS = {"op_types", "op_names", "op_partial_names", "op_names_re", "exclude_op_names"}
+_SELECTS = {"op_types", "op_names", "op_partial_names", "op_names_re", "exclude_op_names", "exclude_op_names_re", "exclude_op_types"}
 
 
-def sensitivity(
-    model: Any, config_list: Sequence[Mapping[str, Any]], trainer: Trainer, example_inputs: Any = None, *, batches: int = 8
-) -> Sensitivity:
+def _quantises(entry: Mapping[str, Any]) -> bool:
+    return algorithm(str(entry.get("algorithm", DEFAULT)), "config_list").kind == "quantize"
+
+
+def _without_bits(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an entry says besides layers and bits, in any spelling."""
+    kept = {key: deepcopy(value) for key, value in entry.items() if key not in _SELECTS | {"int4_layers", "quant_dtype", "quant_bits"}}
+    targets = kept.pop("target_settings", {})
+    left = {name: {key: value for key, value in setting.items() if key != "quant_dtype"} for name, setting in targets.items()}
+    left = {name: setting for name, setting in left.items() if setting}
+    return {**kept, "target_settings": left} if left else kept
+
+
+def sensitivity(model: Any, config_list: Any, trainer: Trainer, example_inputs: Any = None, *, batches: int = 8) -> Sensitivity:
     """Compress each layer that `config_list` selects alone, and return what the model loses.
 
-    Without `trainer.evaluate` it is the mean loss of the first `batches`. The model is as it was afterwards. Nothing is trained, so
-    algorithms that learn are measured as they begin. Raises what `nnc.compress` raises.
+    The config_list may be written as for `nnc.compress`. Without `trainer.evaluate` it is the mean loss of the first `batches`. The model
+    is as it was afterwards. Nothing is trained, so algorithms that learn are measured as they begin. A layer of which nothing can leave,
+    as a model's output, is left out. Raises what `nnc.compress` raises.
     """
-    entries = [dict(entry) for entry in config_list]
+    from nnc.trainer import Trainer
+
+    if not isinstance(trainer, Trainer):
+        raise ConfigError(f"trainer: {trainer!r} measures nothing; pass nnc.Trainer(data, loss), or one with evaluate=.")
+    entries = entries_of(config_list)
     whole = compress(model, entries, example_inputs, trainer=trainer)
     names = list(dict.fromkeys(name for one in whole.algorithms for name in getattr(one, "layers", {})))
+    prunes = any(one.kind == "prune" for one in whole.algorithms)
     whole.unwrap()
-    measure = "loss" if trainer.metric is None else "metric"
     before = _measured(whole.original, trainer, batches)
-    values = {}
+    values: dict[str, float] = {}
+    left_out: dict[str, str] = {}
     with bar("sensitivity", len(names), trainer.progress) as show:
         for done, name in enumerate(names):
             show(done, name)
-            others = [other for other in names if other != name]
-            alone = [*deepcopy(entries), *([{"exclude": True, "op_names": others}] if others else [])]
-            compressed = compress(model, alone, example_inputs, trainer=trainer)
+            try:
+                compressed = compress(model, _only(name, names, entries), example_inputs, trainer=trainer)
+            except ConfigError as error:
+                # All layers together were accepted: what is told of this one alone is that nothing of it can leave.
+                if not prunes:
+                    raise
+                left_out[name] = str(error)
+                continue
             try:
                 values[name] = _measured(compressed.model, trainer, batches)
             finally:
                 compressed.unwrap()
-    return Sensitivity(measure, before, values, tuple(entries))
+    if not values:
+        raise ConfigError(f"sensitivity(): no layer can be compressed alone: {next(iter(left_out.values()), 'none is selected')}")
+    return Sensitivity("loss" if trainer.metric is None else "metric", before, values, tuple(entries), left_out)
+
+
+def _only(name: str, names: Sequence[str], entries: Sequence[Any]) -> list[Any]:
+    """Return the entries with all layers but one left alone."""
+    others = [other for other in names if other != name]
+    return [*deepcopy(list(entries)), *([{"exclude": True, "op_names": others}] if others else [])]
 
 
 def judge(inputs: Any, labels: Any) -> Trainer:
-    """Return a trainer, for measuring only, whose one batch are the inputs and whose metric is the accuracy on them."""
+    """Return a trainer, for measuring only, whose one batch are the inputs and whose metric is the accuracy on them.
+
+    Raises `ConfigError` for labels that are not one class for each sample.
+    """
     from nnc.trainer import Trainer
 
-    def accuracy(model: Any) -> float:
-        return float((adapter_for(model).run(inputs)[0].argmax(axis=-1) == labels).mean())
+    arrays = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else (inputs,)
+    classes = checked_labels(labels, [len(array) for array in arrays])
 
-    return Trainer([(inputs, labels)], evaluate=accuracy)
+    def accuracy(model: Any) -> float:
+        return right_answers(adapter_for(model).run(inputs)[0], classes) / len(classes)
+
+    return Trainer([(inputs, classes)], evaluate=accuracy)
+
+
+def check_picture(path: str | PathLike[str], place: str) -> None:
+    """Raise `ConfigError` where no picture can be drawn at `path`."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise ConfigError(f"{place}: needs matplotlib; pip install matplotlib.") from None
+    check_writable(path, place, [f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes()])
 
 
 def _measured(model: Any, trainer: Trainer, batches: int) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from nnc.compress import compress
 from nnc.errors import ConfigError
+from nnc.recipe import entries_of
 from nnc.trainer import Trainer
 from nnc_quantization.quantizers import PTQQuantizer
 from nnc_quantization.trials import Search, settings
@@ -16,18 +17,20 @@ from nnc_schemas.quantize import SearchRange
 
 def search(
     model: Any,
-    config_list: Sequence[Mapping[str, Any]],
+    config_list: Any,
     trainer: Trainer,
     example_inputs: Any = None,
     *,
-    observers: Sequence[str] = SearchRange().observers,
-    calib_steps: Sequence[int] = SearchRange().calib_steps,
+    observers: Sequence[str] | str = SearchRange().observers,
+    calib_steps: Sequence[int] | int = SearchRange().calib_steps,
 ) -> Search:
     """Quantise the model by the "ptq" entries with each observer on each number of batches, and return what its metric became.
 
-    The model is as it was afterwards. Raises `ConfigError` for an observer that is not known, and without `trainer.evaluate`.
+    The config_list may be written as for `nnc.compress`. The model is as it was afterwards. Raises `ConfigError` for an observer that is
+    not known, and without `trainer.evaluate`.
     """
-    tries = {"observers": list(observers), "calib_steps": list(calib_steps)}
+    tries = {"observers": observers, "calib_steps": calib_steps}
+    config_list = entries_of(config_list)
     places = [number for number, entry in enumerate(config_list) if entry.get("algorithm") == "ptq" and not entry.get("exclude")]
     if not places:
         raise ConfigError('config_list: no entry names the algorithm "ptq", whose observers search() compares.')
