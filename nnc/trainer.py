@@ -8,7 +8,6 @@ The loop is the same on every framework; one step of it is the adapter's (`Train
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nnc.errors import ConfigError, TrainingError
 from nnc.instruments import trainable
+from nnc.losses import calls_model
 from nnc.progress import Advance, bar
 from nnc.registry import adapter_for
 from nnc.seeds import seed_all
@@ -45,8 +45,9 @@ class Trainer:
 
     `data`: an iterable of batches that can be run through again, or a function that returns an iterator. A batch is
         `(inputs, targets)`, or a dict that the model takes by name; or the inputs alone, which is all that calibration needs.
-    `loss`: `f(outputs, targets)` for such pairs; or, if its first parameter is called `model`, `f(model, batch)`; or None where the
-        outputs carry their loss (Hugging Face), or a Keras model is compiled with one. It returns a scalar.
+    `loss`: `f(outputs, targets)` for such pairs; or, if its first parameter is called `y_true`, `true`, `targets`, `target`, `labels` or
+        `label`, `f(targets, outputs)` as Keras has it; or, if that is called `model`, `f(model, batch)`; or None where the outputs carry
+        their loss (Hugging Face), or a Keras model is compiled with one. It returns a scalar.
     `optimizer`: PyTorch: a function from parameters to an optimizer, or an optimizer of the model's parameters; Keras: an optimizer, its
         name, or a function from variables to one. None: Keras takes the compiled one.
     `evaluate`: `f(model)` returns a number, the higher the better.
@@ -175,15 +176,6 @@ class Trainer:
             return None if length is None else length() * epochs // self.accumulate
         except TypeError:  # a tf.data.Dataset of unknown length
             return None
-
-
-def calls_model(loss: Callable[..., Any]) -> bool:
-    """Tell a loss `f(model, batch)` from one of outputs and targets: by the name of its first parameter."""
-    try:
-        parameters = list(inspect.signature(loss).parameters)
-    except (TypeError, ValueError):  # a built-in function shows no signature
-        return False
-    return bool(parameters) and parameters[0] == "model"
 
 
 def inputs_and_targets(batch: Any) -> tuple[Any, Any]:

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from nnc.errors import ConfigError, TrainingError
-from nnc.trainer import calls_model, inputs_and_targets
+from nnc.losses import calls_model, of_pair
+from nnc.trainer import inputs_and_targets
 from nnc_tensorflow.inputs import caller, tensors_of
 from nnc_tensorflow.objectives import task_loss
 from nnc_tensorflow.swap import own_method
@@ -60,9 +61,9 @@ def scalar(value: Any) -> Any:
 
 
 def _mean(loss: Callable[..., Any], targets: Any, outputs: Any) -> Any:
-    """Call a Keras loss, whose order is (targets, outputs), or a function of the user's own, whose order is (outputs, targets)."""
+    """Call a Keras loss, whose order is always (targets, outputs), or a function of the user's own, whose names tell its order."""
     outputs = keras.tree.map_structure(_wide, outputs)
-    return scalar(loss(targets, outputs) if isinstance(loss, keras.losses.Loss) else loss(outputs, targets))
+    return scalar(loss(targets, outputs) if isinstance(loss, keras.losses.Loss) else of_pair(loss, outputs, targets))
 
 
 def _wide(output: Any) -> Any:

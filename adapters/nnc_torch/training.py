@@ -13,7 +13,8 @@ from torch.optim.optimizer import Optimizer
 
 from nnc.errors import ConfigError, TrainingError
 from nnc.graph.ir import Array
-from nnc.trainer import calls_model, inputs_and_targets
+from nnc.losses import calls_model, of_pair
+from nnc.trainer import inputs_and_targets
 from nnc_torch.inference import arguments, to_numpy
 from nnc_torch.instruments import device_of, instruments
 from nnc_torch.learning import learn
@@ -32,7 +33,7 @@ def batch_loss(model: nn.Module, loss: Loss, batch: Any) -> torch.Tensor:
     if loss is not None:
         inputs, targets = inputs_and_targets(batch)
         args, kwargs = arguments(model, inputs)
-        return _scalar(loss(model(*args, **kwargs), targets))
+        return _scalar(of_pair(loss, model(*args, **kwargs), targets))
     args, kwargs = arguments(model, batch)
     outputs = model(*args, **kwargs)
     own = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)

@@ -59,6 +59,17 @@ def test_optimizers_come_in_many_forms(optimizer):
     alike(model, twin, 1e-5)
 
 
+def test_a_loss_of_y_true_and_y_pred_is_given_them_in_that_order():
+    # The mean of targets * outputs^2 is another number when they are swapped.
+    def loss(y_true, y_pred):
+        return tf.reduce_mean(y_true * y_pred**2)
+
+    model = small()
+    expected = np.mean(Y * np.asarray(model(X)) ** 2)
+
+    np.testing.assert_allclose(trainer(data=[(X, Y)], loss=loss).train(model).losses, [expected], rtol=1e-5)
+
+
 def test_a_dict_is_given_to_the_model_by_name_without_its_labels():
     given = {name: keras.Input((6,), name=name) for name in ("left", "right")}
     keras.utils.set_random_seed(0)

@@ -47,6 +47,7 @@ def test_a_step_is_the_step_of_the_optimizer():
         (functional.cross_entropy, {"input": INPUTS, "labels": LABELS}),
         (of_model, (INPUTS, LABELS)),
         (lambda outputs, targets: functional.cross_entropy(outputs, targets), (INPUTS, LABELS)),
+        (lambda labels, outputs: functional.cross_entropy(outputs, labels), (INPUTS, LABELS)),
     ],
 )
 def test_a_batch_may_have_any_form(loss, batch):

@@ -5,7 +5,8 @@ import pytest
 
 import nnc
 from nnc.errors import ConfigError
-from nnc.trainer import calls_model, inputs_and_targets
+from nnc.losses import calls_model, of_pair
+from nnc.trainer import inputs_and_targets
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,22 @@ def test_a_loss_whose_first_parameter_is_the_model_is_given_the_batch():
     assert calls_model(lambda model, batch: 0)
     assert not calls_model(lambda outputs, targets: 0)
     assert not calls_model(max)
+
+
+@pytest.mark.parametrize("loss", [lambda outputs, targets: (outputs, targets), lambda y_true, y_pred: (y_pred, y_true)])
+def test_a_loss_is_given_outputs_and_targets_in_its_own_order(loss):
+    assert of_pair(loss, "outputs", "targets") == ("outputs", "targets")
+
+
+def test_a_loss_that_is_a_module_is_told_by_its_forward():
+    class Module:
+        def __call__(self, *args):
+            return self.forward(*args)
+
+        def forward(self, labels, outputs):
+            return outputs, labels
+
+    assert of_pair(Module(), "outputs", "targets") == ("outputs", "targets")
 
 
 def test_a_dict_loses_its_labels_to_the_loss():
