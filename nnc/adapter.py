@@ -370,6 +370,10 @@ class TrainStep(Protocol):
         """Train on one batch, objectives included, and return the loss, mean over the batch. Raises `TrainingError` for NaN."""
         ...
 
+    def rest(self) -> None:
+        """Step with the batches that have been accumulated since the last step, by their own mean; without any do nothing."""
+        ...
+
     def state(self) -> dict[str, Array]:
         """Return the optimizer's state as flat arrays, to continue a run that was killed."""
         ...

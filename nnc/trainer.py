@@ -51,7 +51,9 @@ class Trainer:
     `optimizer`: PyTorch: a function from parameters to an optimizer, or an optimizer of the model's parameters; Keras: an optimizer, its
         name, or a function from variables to one. None: Keras takes the compiled one.
     `evaluate`: `f(model)` returns a number, the higher the better.
-    `epochs`, or `steps` in its place, is how long `train` trains unless told otherwise. `accumulate` batches make one step.
+    `epochs`, or `steps` in its place, is how long `train` trains unless told otherwise. `accumulate` batches make one step, that of one
+        large batch, also across two runs through the data. Those that are left over at the end of the last epoch make a step of their
+        own, divided by how many there are; so many `steps` leave none over.
     `precision`: "bfloat16" or "float16" compute in that and keep the weights in float32.
 
     Raises `ConfigError` for what cannot be trained with.
@@ -138,34 +140,29 @@ class Trainer:
         adapter = trainable(adapter_for(model), "train()")
         seed_all(adapter, self.seed if seed is None else seed)
         step = adapter.trainer(self.loss, self.optimizer, self.precision, self.accumulate)
-        history = History()
+        last = (epochs or self.epochs) if steps is None else None
         try:
             with bar(label, steps or self._length(epochs or self.epochs), self.progress) as show:
-                for epoch in range(epochs or self.epochs) if steps is None else count():
-                    left = None if steps is None else steps * self.accumulate - len(history.losses)
-                    if left is not None and left <= 0:
+                run = _Run(step, self.accumulate, show, after_step)
+                for epoch in count():
+                    left = None if steps is None else steps * self.accumulate - len(run.history.losses)
+                    if epoch == last or left == 0:
                         break
-                    self._epoch(step, epoch, left, history, after_step, show)
+                    self._epoch(run, epoch, left)
+                    if epoch + 1 == last:
+                        run.rest()
                     metric = self.evaluate(model)
-                    history.metrics += [] if metric is None else [metric]
+                    run.history.metrics += [] if metric is None else [metric]
         finally:
             step.close()
-        return history
+        return run.history
 
-    def _epoch(
-        self, step: TrainStep, epoch: int, left: int | None, history: History, after_step: Callable[[int], None] | None, show: Advance
-    ) -> None:
+    def _epoch(self, run: _Run, epoch: int, left: int | None) -> None:
         """Run through the data once, or until `left` batches are done."""
-        before = len(history.losses)
+        before = len(run.history.losses)
         for batch in islice(self.batches(), left):
-            history.losses.append(step(batch))
-            done, rest = divmod(len(history.losses), self.accumulate)
-            if not rest:
-                metric = "" if history.metric is None else f"  metric {history.metric:.4f}"
-                show(done, f"loss {history.losses[-1]:.4f}{metric}")
-                if after_step is not None:
-                    after_step(done)
-        if len(history.losses) == before:
+            run.batch(batch)
+        if len(run.history.losses) == before:
             empty = "has no batches" if not epoch else f"gave batches in the first {epoch} runs through it, and none in the next"
             raise TrainingError(f"Trainer.data: {empty}; {_FRESH}.")
 
@@ -173,9 +170,39 @@ class Trainer:
         """Return how many steps so many epochs are, where the data say how many batches they have."""
         length = getattr(self.data, "__len__", None)
         try:
-            return None if length is None else length() * epochs // self.accumulate
+            return None if length is None else -(-length() * epochs // self.accumulate)
         except TypeError:  # a tf.data.Dataset of unknown length
             return None
+
+
+@dataclass
+class _Run:
+    """A training under way: batches go in, and every `accumulate` of them whoever follows hears of a step."""
+
+    step: TrainStep
+    accumulate: int
+    show: Advance
+    after_step: Callable[[int], None] | None
+    history: History = field(default_factory=History)
+    steps: int = 0
+
+    def batch(self, batch: Any) -> None:
+        self.history.losses.append(self.step(batch))
+        if len(self.history.losses) % self.accumulate == 0:
+            self._stepped()
+
+    def rest(self) -> None:
+        """Make a step of the batches that are left over."""
+        if len(self.history.losses) % self.accumulate:
+            self.step.rest()
+            self._stepped()
+
+    def _stepped(self) -> None:
+        self.steps += 1
+        metric = "" if self.history.metric is None else f"  metric {self.history.metric:.4f}"
+        self.show(self.steps, f"loss {self.history.losses[-1]:.4f}{metric}")
+        if self.after_step is not None:
+            self.after_step(self.steps)
 
 
 def inputs_and_targets(batch: Any) -> tuple[Any, Any]:

@@ -75,9 +75,13 @@ class Learners:
         return [variable for members in self._members.values() for variable in members]
 
     @property
+    def optimizers(self) -> list[Any]:
+        return [self._optimizers[group][1] for group in self._members if group in self._optimizers]
+
+    @property
     def state(self) -> list[Any]:
         """The optimizers' variables, in a fixed order."""
-        return [variable for group in self._members for variable in self._optimizers[group][1].variables if group in self._optimizers]
+        return [variable for optimizer in self.optimizers for variable in optimizer.variables]
 
     def ready(self, optimizer: Any) -> None:
         """Make the optimizers that step with `optimizer`: variables cannot be made in the middle of a compiled step."""
@@ -125,6 +129,19 @@ class Learners:
             self.listing = before
             if not kept:
                 detach(optimizer)
+
+
+def fill_up(optimizer: Any) -> bool:
+    """Let the next step be the last of an accumulation, by the mean of the batches so far and no other; return whether there are any."""
+    steps = optimizer.gradient_accumulation_steps
+    left = int(optimizer._iterations) % steps if steps else 0
+    if not left:
+        return False
+    for gradient in optimizer._accumulated_gradients:
+        if gradient is not None:
+            gradient.assign(gradient * (steps / left))  # Keras divides what has come by `steps`
+    optimizer._iterations.assign_add(steps - left - 1)
+    return True
 
 
 def attach(optimizer: Any, learners: Learners) -> None:

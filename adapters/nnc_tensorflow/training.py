@@ -21,6 +21,7 @@ import tensorflow as tf
 from nnc.errors import ConfigError, TrainingError
 from nnc.graph.ir import Array
 from nnc_tensorflow.inference import STEP, compiled, forget_passes
+from nnc_tensorflow.learning import fill_up
 from nnc_tensorflow.losses import Loss, scalar, task, tensors_in
 from nnc_tensorflow.names import TRAINING
 from nnc_tensorflow.nonfinite import blame
@@ -42,6 +43,7 @@ class KerasStep:
         self._compiled_loss = getattr(model, "_compile_loss", None)
         self._serves = (accumulate, *_served(self))
         self._function: Any = None
+        self._reached: list[Any] = []
         self._steps = 0
         self._lent = TRAINING not in model.__dict__
         self._go_on()
@@ -66,22 +68,32 @@ class KerasStep:
         tensors = tensors_in(batch)
         with self.training.step(self.optimizer):
             try:
-                value, finite = self._compiled(tensors)
+                owner = self._owner
+                value, finite = owner._function(tensors)
             except TrainingError as error:
                 raise TrainingError(f"step {self._steps}: {error}") from None
             if not finite:
                 raise TrainingError(f"step {self._steps}: {self._blame(tensors, float(value))}")
+        self._reached = owner._reached
         return float(value)
 
+    def rest(self) -> None:
+        with self.training.step(self.optimizer):
+            if not fill_up(getattr(self.optimizer, "inner_optimizer", self.optimizer)):
+                return
+            for each in self.training.learners.optimizers:
+                fill_up(each)
+            self.optimizer.apply([tf.zeros(variable.shape, variable.dtype) for variable in self._reached], self._reached)
+
     @property
-    def _compiled(self) -> Any:
-        """The compiled step, kept with the model: whoever lets the model be seen differently, in the middle of training too, drops it."""
+    def _owner(self) -> KerasStep:
+        """The step whose compiled function serves, kept with it; who lets the model be seen differently, in training too, drops it."""
         kept = compiled(self.model)
-        owner = kept.get(STEP)
+        owner: KerasStep | None = kept.get(STEP)
         if owner is None or owner.optimizer is not self.optimizer or owner._serves != self._serves:
             self._function = tf.function(self._step, reduce_retracing=True, autograph=False)
             owner = kept[STEP] = self
-        return owner._function
+        return owner
 
     def _step(self, batch: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
@@ -102,6 +114,7 @@ class KerasStep:
         return scalar(own if own is None and not self.training.objectives else self.training.total(self.model, own))
 
     def _apply(self, gradients: Any, variables: Any) -> Any:
+        self._reached = [variable for gradient, variable in zip(gradients, variables, strict=True) if gradient is not None]
         self.optimizer.apply(gradients, variables)
         return tf.constant(0)
 

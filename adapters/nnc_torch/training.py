@@ -59,16 +59,18 @@ class TorchTrainStep:
         self.half = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
         self.batches = 0
+        self._latest: Any = None
         kept = instruments(model)
-        self._before = kept.companion.followed() if kept.companion is not None else None
+        self._followed = kept.companion.followed() if kept.companion is not None else None
         if kept.trained():
             learn(model, kept.learning, self.optimizer)
-        self._training = [module for module in model.modules() if not module.training]
-        model.train()
+        self._before = _modes(model)
+        if not model.training:  # modules in inference mode of a model that trains are the user's frozen ones
+            model.train()
+        self._modes = _modes(model)
 
     def __call__(self, batch: Any) -> float:
-        if not self.model.training:
-            self.model.train()
+        _set_modes(self._modes)  # an evaluation may have left others behind
         if self.batches % self.accumulate == 0:
             self.optimizer.zero_grad()
         loss = self._loss(batch)
@@ -77,9 +79,21 @@ class TorchTrainStep:
             self._fail(f"the loss is {value}", batch)
         self.scaler.scale(loss / self.accumulate if self.accumulate > 1 else loss).backward()
         self.batches += 1
+        self._latest = batch
         if self.batches % self.accumulate == 0:
             self._step(batch)
         return value
+
+    def rest(self) -> None:
+        left = self.batches % self.accumulate
+        if not left:
+            return
+        companion = instruments(self.model).companion
+        given = self._gradients() + [p.grad for p in (companion.parameters() if companion is not None else ()) if p.grad is not None]
+        if given:
+            torch._foreach_mul_(given, self.accumulate / left)  # each batch has been divided by `accumulate`
+        self.batches += self.accumulate - left
+        self._step(self._latest)
 
     def _loss(self, batch: Any) -> torch.Tensor:
         with torch.autocast(self.device.type, self.half) if self.half else nullcontext():
@@ -88,11 +102,14 @@ class TorchTrainStep:
     def _step(self, batch: Any) -> None:
         # A scaler leaves out steps whose gradients overflowed: there they are no error.
         if not self.scaler.is_enabled():
-            given = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            given = self._gradients()
             if given and not torch.isfinite(torch.stack([norm.to(self.device) for norm in torch._foreach_norm(given)]).sum()):
                 self._fail("the gradient is not finite", batch)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _gradients(self) -> list[torch.Tensor]:
+        return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
 
     def _fail(self, what: str, batch: Any) -> None:
         where = first_not_finite(self.model, lambda: self._loss(batch))
@@ -123,14 +140,23 @@ class TorchTrainStep:
         self.optimizer.zero_grad()
         kept = instruments(self.model)
         if kept.trained():
-            learn(self.model, kept.learning, self._before)  # the user's own loop goes on as it was
-        for module in self._training:
-            module.training = False
+            learn(self.model, kept.learning, self._followed)  # the user's own loop goes on as it was
+        _set_modes(self._before)
 
     def _optimizers(self) -> dict[str, Optimizer]:
         companion = instruments(self.model).companion
         learning = companion.optimizers if companion is not None else {}
         return {"optimizer": self.optimizer} | {f"learning/{group}": optimizer for group, optimizer in learning.items()}
+
+
+def _modes(model: nn.Module) -> list[tuple[nn.Module, bool]]:
+    return [(module, module.training) for module in model.modules()]
+
+
+def _set_modes(modes: list[tuple[nn.Module, bool]]) -> None:
+    for module, training in modes:
+        if module.training != training:
+            module.training = training  # not module.eval(): users override it
 
 
 def _optimizer(model: nn.Module, given: Any) -> Optimizer:

@@ -116,6 +116,38 @@ def test_accumulated_batches_make_one_step():
     alike(model, twin, 1e-5)
 
 
+@pytest.mark.parametrize("make", [lambda: keras.optimizers.SGD(0.1), lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1)])
+@pytest.mark.parametrize(
+    ("epochs", "accumulate", "large"), [(1, 3, [(X, Y)]), (3, 4, [(np.concatenate([X, X]), np.concatenate([Y, Y])), (X, Y)])]
+)
+def test_batches_that_are_left_over_make_a_step_of_their_own_mean(make, epochs, accumulate, large):
+    model, twin, told = small(), small(), []
+    for each in (model, twin):
+        TensorFlowAdapter(each).set_views({OUTPUT: (Scaled(1.0, "scores"),)})
+        TensorFlowAdapter(each).learn({"scores": Learning(0.1)})
+
+    history = trainer(epochs=epochs, accumulate=accumulate, optimizer=make()).train(model, after_step=told.append)
+    trainer(data=large, optimizer=make()).train(twin)
+
+    assert (len(history.losses), told) == (2 * epochs, list(range(1, len(large) + 1)))
+    alike(model, twin, 1e-5)
+    scales = [TensorFlowAdapter(each).numbers()[("output", "scaled")]["s"] for each in (model, twin)]
+    np.testing.assert_allclose(*scales, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_an_optimizer_goes_on_after_batches_that_were_left_over(precision):
+    model, twin = small(), small()
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=8.0)
+    again = trainer(optimizer=scaled if precision == "float16" else keras.optimizers.SGD(0.1), accumulate=3, precision=precision)
+
+    again.train(model)
+    again.train(model)
+
+    by_hand(twin, [(X, Y)] * 2, keras.optimizers.SGD(0.1))
+    alike(model, twin, 0.02 if precision == "float16" else 1e-5)
+
+
 @pytest.mark.parametrize(("precision", "narrow"), [("bfloat16", tf.bfloat16), ("float16", tf.float16)])
 def test_mixed_precision_computes_narrow_and_keeps_weights_wide(precision, narrow):
     model, twin, seen = small(), small(), []
@@ -183,6 +215,16 @@ def test_batch_norm_learns_its_statistics():
     trainer(data=[(X, Y)]).train(model)
 
     np.testing.assert_allclose(np.asarray(model.layers[0].moving_mean), 0.5 * X.mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_that_the_user_froze_stays_frozen():
+    model = keras.Sequential([keras.Input((6,)), layers.BatchNormalization(), layers.Dense(3)])
+    model.layers[0].trainable = False
+
+    trainer(data=[(X, Y)], epochs=2, evaluate=lambda model: 0.5).train(model)
+
+    assert (np.asarray(model.layers[0].moving_mean) == 0).all()
+    assert [layer.trainable for layer in model.layers] == [False, True]
 
 
 def test_a_model_whose_call_takes_no_training_trains():

@@ -80,6 +80,35 @@ def test_accumulated_batches_make_one_step_of_their_mean():
     assert all(torch.allclose(left, right) for left, right in zip(model.parameters(), twin.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("epochs", "accumulate", "large"), [(1, 4, [2]), (2, 3, [3, 1]), (1, 2, [2])])
+def test_batches_that_are_left_over_make_a_step_of_their_own_mean(epochs, accumulate, large):
+    model, twin, told = one_weight(3.0), one_weight(3.0), []
+    for each in (model, twin):
+        TorchAdapter(each).set_views({Site("0", "weight"): (Times(1.0),)})
+        TorchAdapter(each).learn({"factors": Learning(0.1, "sgd")})
+    ones, zeros = torch.ones(1, 1), torch.zeros(1, 1)
+
+    nnc.Trainer([(ones, zeros)] * 2, functional.mse_loss, sgd(0.01), epochs=epochs, accumulate=accumulate, progress=False).train(
+        model, after_step=told.append
+    )
+    nnc.Trainer([(ones.repeat(n, 1), zeros.repeat(n, 1)) for n in large], functional.mse_loss, sgd(0.01), progress=False).train(twin)
+
+    assert told == list(range(1, len(large) + 1))
+    assert model[0].parametrizations.weight.original.item() == pytest.approx(twin[0].parametrizations.weight.original.item())
+    assert TorchAdapter(model).numbers()["0.weight", "times"]["factor"] == pytest.approx(
+        TorchAdapter(twin).numbers()["0.weight", "times"]["factor"]
+    )
+
+
+def test_so_many_steps_take_all_their_batches_across_runs_through_the_data():
+    trainer = nnc.Trainer([(INPUTS, LABELS)] * 3, functional.cross_entropy, sgd(), accumulate=2, progress=False)
+    told = []
+
+    history = trainer.train(network(), steps=4, after_step=told.append)
+
+    assert (len(history.losses), told) == (8, [1, 2, 3, 4])
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_keeps_the_weights_in_float32(precision):
     model = network()
@@ -147,6 +176,56 @@ def test_the_mode_comes_back_when_training_ends():
 
     assert not any(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def normalised():
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+
+
+def accuracy_in_eval(model):
+    model.eval()
+    return 0.5
+
+
+def accuracy_and_back(model):
+    model.eval()
+    model.train()
+    return 0.5
+
+
+@pytest.mark.parametrize("evaluate", [None, accuracy_in_eval, accuracy_and_back])
+def test_a_module_that_the_user_froze_stays_frozen_and_all_modes_come_back(evaluate):
+    model = normalised()
+    model[1].eval()
+    modes = [module.training for module in model.modules()]
+
+    nnc.Trainer([(INPUTS, LABELS)], functional.cross_entropy, sgd(), evaluate, epochs=2, progress=False).train(model)
+
+    assert [module.training for module in model.modules()] == modes == [True, True, False, True]
+    assert model[1].num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("evaluate", [None, accuracy_in_eval, accuracy_and_back])
+def test_a_model_in_inference_mode_trains_as_a_whole_and_goes_back(evaluate):
+    model = normalised().eval()
+
+    nnc.Trainer([(INPUTS, LABELS)], functional.cross_entropy, sgd(), evaluate, epochs=2, progress=False).train(model)
+
+    assert not any(module.training for module in model.modules())
+    assert model[1].num_batches_tracked == 2
+
+
+def test_modes_come_back_when_evaluate_raises():
+    model = normalised()
+
+    def broken(model):
+        model.eval()
+        raise RuntimeError("no validation data")
+
+    with pytest.raises(RuntimeError, match="no validation data"):
+        nnc.Trainer([(INPUTS, LABELS)], functional.cross_entropy, sgd(), broken, progress=False).train(model)
+
+    assert all(module.training for module in model.modules())
 
 
 class Failing(nn.Module):
