@@ -289,6 +289,10 @@ class TrainableAdapter(Adapter, Protocol):
         """
         ...
 
+    def blame(self, loss: Callable[..., Any], batch: Any) -> str:
+        """Return, in words, what was not finite first where `loss(model, batch)`, or its gradient, is not: a layer, a weight, the batch."""
+        ...
+
     def batch_loss(self, loss: Callable[..., Any] | None, batch: Any) -> Any:
         """Return the loss of one batch in inference mode as a scalar tensor; `loss` and `batch` as `nnc.Trainer` describes them."""
         ...

@@ -316,7 +316,8 @@ class Pruner(Algorithm):
             raise ConfigError(f"{place}: the scores have shape {scores.shape}; granularity {self.granularity!r} needs {tuple(granules)}.")
         if np.isnan(scores).any():
             count = int(np.isnan(scores).sum())
-            raise ConfigError(f"{place}: {count} of {scores.size} scores are NaN, so they have no order. Are the layer's weights finite?")
+            ask = "the layer's weights" if self.trainer is None else "the layer's weights, and the data that it was measured on,"
+            raise ConfigError(f"{place}: {count} of {scores.size} scores are NaN, so they have no order. Are {ask} finite?")
         return scores if self.granularity == "element" else _comparable(scores)
 
     def _own(self, config_list: Any) -> tuple[PruneSpec, ...]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from math import isfinite
 from typing import Any
 
 from nnc.adapter import Layer, TrainableAdapter
@@ -83,8 +84,9 @@ class GradientPruner(MeasuringPruner):
         loss = BatchLoss(adapter, self.source.loss)
         for number, batch in enumerate(self.batches(), 1):
             value, gradients = adapter.gradients(loss, tuple(sites.values()), batch)
-            if value != value:
-                raise TrainingError(f"Trainer.loss: is NaN on batch {number}, on which {self.name!r} measures.")
+            if not isfinite(value):
+                where = adapter.blame(loss, batch)
+                raise TrainingError(f"Trainer.loss: is {value} on batch {number}, on which {self.name!r} measures; {where}.")
             for name, layer in self.layers.items():
                 weight, gradient = layer.weight, gradients[sites[name]]
                 if self.granularity == "channel":

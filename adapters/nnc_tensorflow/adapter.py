@@ -22,9 +22,10 @@ from nnc_tensorflow.copies import copied
 from nnc_tensorflow.inference import forget_inference, infer
 from nnc_tensorflow.inputs import arrays_of, caller, tensors_of
 from nnc_tensorflow.layers import KerasLayer, keras_layers
-from nnc_tensorflow.losses import batch_loss
+from nnc_tensorflow.losses import batch_loss, tensors_in
 from nnc_tensorflow.masks import apply_masks, current_masks, seen_through
 from nnc_tensorflow.names import PLANS, TRAINING, named_layers, named_operations
+from nnc_tensorflow.nonfinite import blame
 from nnc_tensorflow.objectives import Training, instrumented, learn, set_numbers, states_of, trained, with_objectives
 from nnc_tensorflow.optimizers import afresh
 from nnc_tensorflow.passes import forward_pass, gradients_of, write
@@ -137,6 +138,10 @@ class TensorFlowAdapter:
 
     def gradients(self, loss: Callable[..., Any], sites: Collection[Site], *batch: Any) -> tuple[float, dict[Site, Any]]:
         return gradients_of(self.model, loss, sites, batch)
+
+    def blame(self, loss: Callable[..., Any], batch: Any) -> str:
+        tensors = tensors_in(batch)
+        return blame(self.model, lambda: loss(self.model, tensors), tensors)
 
     def batch_loss(self, loss: Callable[..., Any] | None, batch: Any) -> Any:
         return batch_loss(self.model, loss, batch, training=False)

@@ -18,6 +18,12 @@ from nnc_tensorflow.swap import own_method
 
 Loss = Callable[..., Any] | None
 
+#: Of a loss without a gradient.
+NO_GRADIENT = (
+    "the loss depends on no trainable weight of the model, so it has no gradient; compute it from the model's outputs, in TensorFlow or "
+    "keras.ops, without stop_gradient() or NumPy"
+)
+
 
 def batch_loss(model: keras.Layer, loss: Loss, batch: Any, training: bool = True) -> Any:
     """Return the loss of one batch as a scalar tensor. Raises `TrainingError` for one that is no scalar."""

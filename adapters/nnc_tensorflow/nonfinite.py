@@ -1,4 +1,4 @@
-"""Which layer was the first to give, or to be given back, a number that is not finite."""
+"""Which layer was the first to give, or to be given back, a number that is not finite"""
 
 from __future__ import annotations
 
@@ -15,25 +15,32 @@ from nnc_tensorflow.parts import parts_of, replaced
 from nnc_tensorflow.swap import held_by, hold
 
 
-def blame(model: keras.Layer, loss: Callable[[], Any]) -> str:
-    """Run `loss` once more, eagerly, and return a sentence that names the layer."""
+def blame(model: keras.Layer, loss: Callable[[], Any], batch: Any = None) -> str:
+    """Run `loss` once more, eagerly, on `batch`, and return, in words, what was not finite first."""
+    of_batch = "" if all(map(_finite, tf.nest.flatten(batch))) else ", and the batch itself has NaN or infinite numbers"
+    return _first(model, loss) + of_batch
+
+
+def _first(model: keras.Layer, loss: Callable[[], Any]) -> str:
     variables = model.trainable_variables
     for variable in variables:
         if not _finite(variable.value):
-            return f"{variable.path} was not finite before the step."
+            return f"{variable.path} was not finite before the step"
     came: list[tuple[str, Any]] = []
     with tf.GradientTape(persistent=True) as tape, _watched(model, came, tape):
         value = loss()
     for name, tensor in came:
         if not _finite(tensor):
-            return f"the output of {name} was the first that is not finite."
+            return f"the output of {name} was the first that is not finite"
+    if not _finite(value):
+        return "every layer's output is finite, the loss that is taken of them is not"
     for name, tensor in reversed(came):
         if not _finite(tape.gradient(value, tensor)):
-            return f"the gradient at the output of {name} was the first that is not finite."
+            return f"the gradient at the output of {name} was the first that is not finite"
     for variable, gradient in zip(variables, tape.gradient(value, variables), strict=True):
         if not _finite(gradient):
-            return f"the gradient of {variable.path} was the first that is not finite."
-    return "every layer's output is finite, so the loss itself is not."
+            return f"the gradient of {variable.path} was the first that is not finite"
+    return "run once more, all was finite"
 
 
 @dataclass(frozen=True)
@@ -72,4 +79,6 @@ def _watched(model: keras.Layer, came: list[tuple[str, Any]], tape: tf.GradientT
 
 
 def _finite(tensor: Any) -> bool:
-    return tensor is None or bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(tensor))))
+    if tensor is None or not tf.convert_to_tensor(tensor).dtype.is_floating:
+        return True
+    return bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(tensor))))

@@ -16,7 +16,7 @@ from nnc.graph.ir import Array
 from nnc.views import Site
 from nnc_tensorflow.inference import form_of, often
 from nnc_tensorflow.inputs import caller, tensors_of
-from nnc_tensorflow.losses import tensors_in
+from nnc_tensorflow.losses import NO_GRADIENT, tensors_in
 from nnc_tensorflow.names import named_layers
 from nnc_tensorflow.taps import Record, tapped
 from nnc_tensorflow.trace import failure
@@ -71,14 +71,20 @@ def gradients_of(
         for site in sites:
             record.last(site)
         seen = [record.seen[site] if site.is_parameter else record.seen[site][-1:] for site in sites]
-        found = tape.gradient(value, seen, unconnected_gradients="zero")
-        # An embedding's gradient is sparse.
-        return value, [tf.add_n([tf.convert_to_tensor(each) for each in every]) for every in found]
+        found = tape.gradient(value, seen)
+        if sites and all(each is None for every in found for each in every):
+            raise TrainingError(f"Trainer.loss: {NO_GRADIENT}.")
+        return value, [tf.add_n(list(map(_dense, given, every))) for given, every in zip(seen, found, strict=True)]
 
     # A loss that holds its batch would be compiled for that batch.
     function = often(model, ("gradients", loss, getattr(model, "_compile_loss", None), tuple(sites)), run) if batch else run
     value, found = function(*tensors_in(batch))
     return float(value), {site: _canonical(layers, site, each) for site, each in zip(sites, found, strict=True)}
+
+
+def _dense(given: Any, gradient: Any) -> Any:
+    """Return a gradient as a tensor: an embedding's is sparse, one of what the loss does not depend on is zero."""
+    return tf.zeros_like(given) if gradient is None else tf.convert_to_tensor(gradient)
 
 
 def _canonical(layers: Any, site: Site, tensor: Any) -> Any:

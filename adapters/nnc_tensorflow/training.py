@@ -22,7 +22,7 @@ from nnc.errors import ConfigError, TrainingError
 from nnc.graph.ir import Array
 from nnc_tensorflow.inference import STEP, compiled, forget_passes
 from nnc_tensorflow.learning import fill_up
-from nnc_tensorflow.losses import Loss, scalar, task, tensors_in
+from nnc_tensorflow.losses import NO_GRADIENT, Loss, scalar, task, tensors_in
 from nnc_tensorflow.names import TRAINING
 from nnc_tensorflow.nonfinite import blame
 from nnc_tensorflow.objectives import Training, instrumented
@@ -39,6 +39,7 @@ class KerasStep:
         found = _optimizer(model, optimizer)
         self._settings = None if isinstance(optimizer, keras.Optimizer) or found.built else _settings(found)
         self.optimizer = _ready(found, model, precision, accumulate)
+        self._require_variables()
         self._policies = _compute_in(model, precision)
         self._compiled_loss = getattr(model, "_compile_loss", None)
         self._serves = (accumulate, *_served(self))
@@ -47,6 +48,14 @@ class KerasStep:
         self._steps = 0
         self._lent = TRAINING not in model.__dict__
         self._go_on()
+
+    def _require_variables(self) -> None:
+        held = self.model.__dict__.get(TRAINING)
+        if not self.model.trainable_variables and not (held is not None and held.learners.variables):
+            raise ConfigError(
+                f"Trainer: all {len(self.model.weights)} weights of the model are frozen (trainable=False), so it has nothing to train; "
+                "layer.trainable = True lets those of a layer learn."
+            )
 
     def _go_on(self) -> None:
         """Take over the optimizer of an earlier step that is like this one, so that what was compiled for it serves."""
@@ -101,6 +110,8 @@ class KerasStep:
             scaled = self.optimizer.scale_loss(value)
         variables = self.model.trainable_variables
         gradients = tape.gradient(scaled, variables)
+        if all(gradient is None for gradient in gradients):
+            raise TrainingError(f"Trainer.loss: {NO_GRADIENT}.")
         finite = tf.math.is_finite(value)
         if hasattr(self.optimizer, "inner_optimizer"):  # it skips steps whose gradients are not finite, to scale by less
             self._apply(gradients, variables)
@@ -119,9 +130,9 @@ class KerasStep:
         return tf.constant(0)
 
     def _blame(self, batch: Any, value: float) -> str:
-        found = blame(self.model, lambda: self._total(batch))
+        found = blame(self.model, lambda: self._total(batch), batch)
         what = f"the loss is {value}" if not np.isfinite(value) else f"the loss is {value:.4g}, but its gradient is not finite"
-        return f"{what}; {found} No weight was changed by this step. Lower the learning rate, or look at what that layer is given."
+        return f"{what}; {found}. No weight was changed by this step. Lower the learning rate, or look at what that layer is given."
 
     def state(self) -> dict[str, Array]:
         return {str(number): variable.numpy().copy() for number, variable in enumerate(self._variables())}

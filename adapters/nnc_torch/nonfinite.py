@@ -13,20 +13,27 @@ from nnc_torch.inference import tensors_in
 from nnc_torch.layers import join, layers_of, stored_parameters
 
 
-def first_not_finite(model: nn.Module, loss: Callable[[], torch.Tensor]) -> str:
-    """Return, in words, what was not finite first when `loss()` runs the model and its gradient is taken."""
+def first_not_finite(model: nn.Module, run: Callable[[], torch.Tensor | None], batch: Any = None) -> str:
+    """Return, in words, what was not finite first when `run()` runs the model on `batch`, and, if it returns a loss, in its gradient."""
     parameters = {join(layer, name): stored for layer, module in layers_of(model) for name, stored in stored_parameters(module).items()}
     for path, stored in parameters.items():
         if not _finite(stored):
             return f"the parameter {path!r} was not finite before the step"
     found: list[str] = []
-    with _watched(model, found), torch.enable_grad():
-        value = loss()
-        if not found and not _finite(value):
-            return "every layer's output is finite, the loss that is taken of them is not"
-        if not found and value.requires_grad:
-            _differentiate(value, {path: stored for path, stored in parameters.items() if stored.requires_grad}, found)
-    return f"{found[0]} was the first that is not finite" if found else "run once more, all was finite"
+    with _watched(model, found):
+        loss = run()
+        if loss is not None and not found and not _finite(loss):
+            return "every layer's output is finite, the loss that is taken of them is not" + _of_batch(batch)
+        if loss is not None and not found and loss.requires_grad:
+            _differentiate(loss, {path: stored for path, stored in parameters.items() if stored.requires_grad}, found)
+    nothing = "every layer's output is finite" if loss is None else "run once more, all was finite"
+    return (f"{found[0]} was the first that is not finite" if found else nothing) + _of_batch(batch)
+
+
+def _of_batch(batch: Any) -> str:
+    """Say so where the data are to blame."""
+    infinite = any(tensor.is_floating_point() and not _finite(tensor) for tensor in tensors_in(batch))
+    return ", and the batch itself has NaN or infinite numbers" if infinite else ""
 
 
 def _differentiate(loss: torch.Tensor, parameters: dict[str, torch.Tensor], found: list[str]) -> None:

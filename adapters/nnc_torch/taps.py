@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnc.errors import ConfigError
+from nnc.errors import ConfigError, TrainingError
 from nnc.views import Site
 from nnc_torch.chains import attach, detach
 from nnc_torch.inference import arguments, inference
@@ -25,6 +25,7 @@ from nnc_torch.layers import canonical, layers_of, parametrizations, private, st
 from nnc_torch.multihead import close, open_up
 from nnc_torch.parts import find, get, inputs_of, put
 from nnc_torch.placing import placed
+from nnc_torch.scalars import NO_GRADIENT, scalar
 from nnc_torch.views import check_sites, register, stored_at
 
 
@@ -131,19 +132,13 @@ def gradients(
         stack.enter_context(tapped(model, passing, see))
         stack.enter_context(in_mode(model, False))
         stack.enter_context(torch.enable_grad())
-        value = scalar(loss(model, *batch))
+        value = scalar(loss(model, *batch), error=ConfigError)
+        if not value.requires_grad and sites:
+            raise TrainingError(f"Trainer.loss: {NO_GRADIENT}.")
         require_reached(passing, edges)
         wanted = [edges[site] if site in edges else leaves[site] for site in sites]
         found = torch.autograd.grad(value, wanted, allow_unused=True) if wanted else ()
     return float(value.detach()), {site: _gradient(modules, site, each) for site, each in zip(sites, found, strict=True)}
-
-
-def scalar(value: Any, what: str = "loss") -> torch.Tensor:
-    """Return a loss. Raises ConfigError for one that is no scalar tensor, or that follows from no parameter."""
-    if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
-        raise ConfigError(f"{what}: it is {kind}; one number is needed, as loss.mean() gives.")
-    return value.reshape(())
 
 
 def _gradient(modules: dict[str, nn.Module], site: Site, gradient: torch.Tensor | None) -> torch.Tensor:

@@ -14,10 +14,12 @@ from nnc.errors import ConfigError, nearest
 from nnc.graph.ir import Array
 from nnc.objective import Objective
 from nnc.views import Learning, Site, Views
-from nnc_torch import callbacks, learning, objectives, taps, training, views
+from nnc_torch import callbacks, learning, objectives, own_loops, taps, training, views
 from nnc_torch.inference import to_numpy
-from nnc_torch.instruments import instruments
+from nnc_torch.instruments import device_of, instruments
 from nnc_torch.layers import canonical, native
+from nnc_torch.nonfinite import first_not_finite
+from nnc_torch.placing import placed
 
 
 class Trainable:
@@ -32,6 +34,11 @@ class Trainable:
 
     def gradients(self, loss: Callable[..., Any], sites: Collection[Site], *batch: Any) -> tuple[float, dict[Site, Any]]:
         return taps.gradients(self.model, loss, sites, batch)
+
+    def blame(self, loss: Callable[..., Any], batch: Any) -> str:
+        batch = placed(batch, device_of(self.model))
+        with taps.in_mode(self.model, False), torch.enable_grad():
+            return first_not_finite(self.model, lambda: loss(self.model, batch), batch)
 
     def batch_loss(self, loss: Callable[..., Any] | None, batch: Any) -> torch.Tensor:
         return training.batch_loss(self.model, loss, batch)
@@ -77,7 +84,7 @@ class Trainable:
         learning.learn(self.model, groups, optimizer)
 
     def total(self, loss: Any, mask: Any = None) -> torch.Tensor:
-        return objectives.total(self.model, loss, mask)
+        return own_loops.users_total(self.model, loss, mask)
 
     def terms(self) -> dict[str, float]:
         return objectives.terms(self.model)

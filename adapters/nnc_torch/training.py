@@ -21,32 +21,28 @@ from nnc_torch.learning import learn
 from nnc_torch.nonfinite import first_not_finite
 from nnc_torch.objectives import total
 from nnc_torch.placing import placed
+from nnc_torch.scalars import NO_GRADIENT, scalar
 
 Loss = Callable[..., Any] | None
+
+_RETURNED = "Trainer.loss: returned"
 
 
 def batch_loss(model: nn.Module, loss: Loss, batch: Any) -> torch.Tensor:
     """Return the loss of one batch, as `nnc.Trainer` describes `loss` and `batch`: a scalar tensor."""
     batch = placed(batch, device_of(model))
     if loss is not None and calls_model(loss):
-        return _scalar(loss(model, batch))
+        return scalar(loss(model, batch), _RETURNED)
     if loss is not None:
         inputs, targets = inputs_and_targets(batch)
         args, kwargs = arguments(model, inputs)
-        return _scalar(of_pair(loss, model(*args, **kwargs), targets))
+        return scalar(of_pair(loss, model(*args, **kwargs), targets), _RETURNED)
     args, kwargs = arguments(model, batch)
     outputs = model(*args, **kwargs)
     own = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
     if own is None:
         raise ConfigError(f"Trainer.loss: None was given, and {type(model).__name__} returned no loss: are there labels in the batch?")
-    return _scalar(own)
-
-
-def _scalar(value: Any) -> torch.Tensor:
-    if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
-        raise TrainingError(f"Trainer.loss: returned {kind}; one number is needed, as loss.mean() gives.")
-    return value.reshape(())
+    return scalar(own, _RETURNED)
 
 
 class TorchTrainStep:
@@ -97,7 +93,15 @@ class TorchTrainStep:
 
     def _loss(self, batch: Any) -> torch.Tensor:
         with torch.autocast(self.device.type, self.half) if self.half else nullcontext():
-            return _scalar(total(self.model, batch_loss(self.model, self.loss, batch)))
+            own = batch_loss(self.model, self.loss, batch)
+            found = scalar(total(self.model, own))
+        if not own.requires_grad and not self._has_terms():
+            raise TrainingError(f"Trainer.loss: {NO_GRADIENT}.")
+        return found
+
+    def _has_terms(self) -> bool:
+        watch = instruments(self.model).watch
+        return watch is not None and bool(watch.latest.keys() - {"task"})
 
     def _step(self, batch: Any) -> None:
         # A scaler leaves out steps whose gradients overflowed: there they are no error.
@@ -112,7 +116,8 @@ class TorchTrainStep:
         return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
 
     def _fail(self, what: str, batch: Any) -> None:
-        where = first_not_finite(self.model, lambda: self._loss(batch))
+        with torch.enable_grad():
+            where = first_not_finite(self.model, lambda: self._loss(batch), placed(batch, self.device))
         number = self.batches // self.accumulate + (1 if what.startswith("the loss") else 0)
         raise TrainingError(f"step {number}: {what}; {where}.")
 
@@ -161,10 +166,17 @@ def _set_modes(modes: list[tuple[nn.Module, bool]]) -> None:
 
 def _optimizer(model: nn.Module, given: Any) -> Optimizer:
     """Return the optimizer of a model's parameters. Raises ConfigError for what is none, or one of another model."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not learning and not (isinstance(given, Optimizer) and instruments(model).trained()):
+        count = sum(1 for _ in model.parameters())
+        raise ConfigError(
+            f"Trainer.optimizer: all {count} parameters of the model are frozen (requires_grad=False), so it has nothing to train; "
+            "parameter.requires_grad_(True) lets one learn."
+        )
     if isinstance(given, Optimizer):
         made = given
     elif callable(given):
-        made = given([parameter for parameter in model.parameters() if parameter.requires_grad])
+        made = given(learning)
     else:
         raise ConfigError(
             f"Trainer.optimizer: {given!r} is neither an optimizer nor a function such as lambda p: torch.optim.AdamW(p, 1e-4)."

@@ -1,0 +1,95 @@
+"""What goes wrong in training and in measuring is told in one sentence, the same on both frameworks."""
+
+import numpy as np
+import pytest
+
+from nnc.errors import ConfigError, TrainingError
+from nnc_pruning import TaylorFOPruner, WandaPruner
+from tests.algorithms.tiny_networks import ROWS, X, Y, mlp, trainer
+
+HIDDEN = [{"op_names": ["hidden"], "sparsity": 0.5}]
+INFINITE = [(np.where(X[0] > 1, np.inf, X[0]).astype("float32"), Y[0])]
+
+
+def loss_times(framework, number):
+    """Return the mean squared error times a number."""
+    if framework.name == "torch":
+        return lambda outputs, targets: ((outputs - targets) ** 2).mean() * number
+    import tensorflow as tf
+
+    return lambda outputs, targets: tf.reduce_mean((outputs - targets) ** 2) * number
+
+
+def detached(framework):
+    if framework.name == "torch":
+        return lambda outputs, targets: outputs.mean().detach()
+    import tensorflow as tf
+
+    return lambda outputs, targets: tf.stop_gradient(tf.reduce_mean(outputs))
+
+
+def frozen(framework):
+    model = mlp(framework)
+    if framework.name == "torch":
+        model.requires_grad_(False)
+    else:
+        model.trainable = False
+    return model
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_measuring_on_a_loss_that_is_not_finite_tells_it_from_the_layers(framework, number):
+    given = trainer(framework, ROWS, loss=loss_times(framework, number))
+
+    words = f"Trainer.loss: is {number} on batch 1, on which 'taylor_fo' measures; every layer's output is finite, the loss that is taken"
+    with pytest.raises(TrainingError, match=words):
+        TaylorFOPruner(mlp(framework), HIDDEN, trainer=given).compress()
+
+
+def test_measuring_on_infinite_data_names_the_layer_and_the_batch(framework):
+    words = "on batch 1.*the output of .*hidden.* was the first that is not finite, and the batch itself has NaN or infinite numbers"
+
+    with pytest.raises(TrainingError, match=words):
+        TaylorFOPruner(mlp(framework), HIDDEN, trainer=trainer(framework, INFINITE)).compress()
+
+
+def test_training_on_infinite_data_names_the_batch(framework):
+    with pytest.raises(TrainingError, match=r"step 1: the loss is .*hidden.*, and the batch itself has NaN or infinite numbers"):
+        trainer(framework, INFINITE).train(mlp(framework))
+
+
+def test_scores_of_infinite_data_do_not_blame_the_weights_alone(framework):
+    with np.errstate(invalid="ignore"), pytest.raises(ConfigError, match=r"scores are NaN.*, and the data that it was measured on, finite"):
+        WandaPruner(zeroed(mlp(framework)), HIDDEN, trainer=trainer(framework, [(np.full_like(X[0], np.inf), Y[0])])).compress()
+
+
+def zeroed(model):
+    """Return a model whose layer hidden has a weight of zero: infinity times it is NaN."""
+    from nnc.registry import adapter_for
+    from nnc.views import Site
+
+    weight = np.ones((3, 4), "float32")
+    weight[0, 0] = 0
+    adapter_for(model).write({Site("hidden", "weight"): weight})
+    return model
+
+
+def test_a_loss_without_a_gradient_is_refused_in_training(framework):
+    with pytest.raises(TrainingError, match=r"Trainer\.loss: the loss depends on no trainable (parameter|weight) of the model"):
+        trainer(framework, ROWS, loss=detached(framework)).train(mlp(framework))
+
+
+def test_a_loss_without_a_gradient_is_refused_in_measuring(framework):
+    with pytest.raises(TrainingError, match=r"Trainer\.loss: the loss depends on no trainable (parameter|weight) of the model"):
+        TaylorFOPruner(mlp(framework), HIDDEN, trainer=trainer(framework, ROWS, loss=detached(framework))).compress()
+
+
+def test_a_model_whose_parameters_are_all_frozen_is_not_trained(framework):
+    with pytest.raises(ConfigError, match=r"all 4 (parameters|weights) of the model are frozen"):
+        trainer(framework, ROWS).train(frozen(framework))
+
+
+def test_a_frozen_model_is_measured_all_the_same(framework):
+    masks = [TaylorFOPruner(model, HIDDEN, trainer=trainer(framework, ROWS)).compress()[1] for model in (mlp(framework), frozen(framework))]
+
+    np.testing.assert_array_equal(*(each["hidden"]["weight"] for each in masks))
