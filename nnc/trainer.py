@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal
 
+from nnc.checks import require, require_takes, whole
 from nnc.errors import ConfigError, TrainingError
 from nnc.instruments import trainable
 from nnc.losses import calls_model
@@ -73,27 +74,25 @@ class Trainer:
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        _require(loss is None or callable(loss), f"Trainer.loss: {loss!r} is no function; it takes (outputs, targets), or (model, batch).")
-        _require(evaluate is None or callable(evaluate), f"Trainer.evaluate: {evaluate!r} is no function; it takes the model.")
-        for name, number in (("epochs", epochs), ("accumulate", accumulate), ("steps", 1 if steps is None else steps)):
-            _require(isinstance(number, int) and number > 0, f"Trainer.{name}: {number!r} is no whole number above 0.")
+        _check_functions(loss, optimizer, evaluate)
         known = ("float32", "bfloat16", "float16")
-        _require(precision in known, f"Trainer.precision: {precision!r} is none of {', '.join(known)}.")
-        _require(callable(data) or isinstance(data, Iterable), f"Trainer.data: a {type(data).__name__} has no batches; {_FRESH}.")
-        once = not callable(data) and iter(data) is data
-        _require(not once, f"Trainer.data: a {type(data).__name__} can be run through once only, and training needs it again; {_FRESH}.")
+        require(precision in known, f"Trainer.precision: {precision!r} is none of {', '.join(known)}.")
+        _check_data(data, loss)
         self.data = data
         self.loss = loss
         self.optimizer = optimizer
         self.metric = evaluate
-        self.epochs, self.steps, self.accumulate = epochs, steps, accumulate
+        self.epochs, self.accumulate = whole("Trainer.epochs", epochs), whole("Trainer.accumulate", accumulate)
+        self.steps = None if steps is None else whole("Trainer.steps", steps)
         self.precision: Precision = precision
-        self.seed = seed
+        self.seed = whole("Trainer.seed", seed, least=0)
         self.progress = progress
 
     def batches(self) -> Iterator[Any]:
         """Return a fresh run through the data."""
-        return iter(self.data() if callable(self.data) else self.data)
+        data = self.data() if callable(self.data) else self.data
+        require(isinstance(data, Iterable), f"Trainer.data: the function returned a {type(data).__name__}, which has no batches; {_FRESH}.")
+        return iter(data)
 
     def evaluate(self, model: Any) -> float | None:
         """Return the metric of a model, or None where there is no `evaluate`."""
@@ -135,14 +134,14 @@ class Trainer:
         `generator`, a `tf.data` pipeline that shuffles (give a function that builds it), Keras' Dropout, whose state is the model's. Raises
         `TrainingError` for a loss that is no finite scalar, or data that runs dry; what has been trained stays trained.
         """
-        if steps is None and epochs is None:
-            steps = self.steps
+        epochs, steps = self._duration(epochs, steps)
+        seed = self.seed if seed is None else whole("seed", seed, least=0)
         adapter = trainable(adapter_for(model), "train()")
-        seed_all(adapter, self.seed if seed is None else seed)
+        seed_all(adapter, seed)
         step = adapter.trainer(self.loss, self.optimizer, self.precision, self.accumulate)
-        last = (epochs or self.epochs) if steps is None else None
+        last = epochs if steps is None else None
         try:
-            with bar(label, steps or self._length(epochs or self.epochs), self.progress) as show:
+            with bar(label, steps or self._length(epochs), self.progress) as show:
                 run = _Run(step, self.accumulate, show, after_step)
                 for epoch in count():
                     left = None if steps is None else steps * self.accumulate - len(run.history.losses)
@@ -156,6 +155,13 @@ class Trainer:
         finally:
             step.close()
         return run.history
+
+    def _duration(self, epochs: int | None, steps: int | None) -> tuple[int, int | None]:
+        """Return for how long to train; steps, where there are any, are what counts."""
+        if epochs is None and steps is None:
+            return self.epochs, self.steps
+        given = self.epochs if epochs is None else whole("epochs", epochs)
+        return given, None if steps is None else whole("steps", steps)
 
     def _epoch(self, run: _Run, epoch: int, left: int | None) -> None:
         """Run through the data once, or until `left` batches are done."""
@@ -219,6 +225,33 @@ def inputs_and_targets(batch: Any) -> tuple[Any, Any]:
     raise ConfigError(f"Trainer.data: a batch is {what}; (inputs, targets) or a dict is needed, or a loss f(model, batch).")
 
 
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError(message)
+def _check_functions(loss: Any, optimizer: Any, evaluate: Any) -> None:
+    require(loss is None or callable(loss), f"Trainer.loss: {loss!r} is no function; it takes (outputs, targets), or (model, batch).")
+    require(evaluate is None or callable(evaluate), f"Trainer.evaluate: {evaluate!r} is no function; it takes the model.")
+    if loss is not None:
+        given = ("model", "batch") if calls_model(loss) else ("outputs", "targets")
+        require_takes("Trainer.loss", loss, *given, hint="; one whose first parameter is called model is called with (model, batch)")
+    if evaluate is not None:
+        require_takes("Trainer.evaluate", evaluate, "model")
+    if callable(optimizer):
+        require_takes("Trainer.optimizer", optimizer, "parameters")
+
+
+def _check_data(data: Any, loss: Callable[..., Any] | None) -> None:
+    require(callable(data) or isinstance(data, Iterable), f"Trainer.data: a {type(data).__name__} has no batches; {_FRESH}.")
+    if callable(data):
+        require_takes("Trainer.data", data)
+        return
+    require(
+        iter(data) is not data,
+        f"Trainer.data: a {type(data).__name__} can be run through once only, and training needs it again; {_FRESH}.",
+    )
+    pair = isinstance(data, (tuple, list)) and len(data) == 2 and all(hasattr(each, "shape") for each in data)
+    if pair:
+        first, second = (tuple(each.shape) for each in data)
+        # A list of two arrays of one form may be two batches of inputs; a tuple given with a loss of targets is no such thing.
+        alone = len(first) != len(second) or (isinstance(data, tuple) and loss is not None and not calls_model(loss))
+        require(
+            not alone,
+            f"Trainer.data: two arrays, {first} and {second}, are one batch and not a list of them; give data=[(inputs, targets)].",
+        )

@@ -171,11 +171,13 @@ def _optimizer(model: keras.Layer, given: Any) -> Any:
         return given()
     if callable(given) and not isinstance(given, keras.Optimizer):
         given = given(model.trainable_variables)
+        if not isinstance(given, (keras.Optimizer, str)):
+            raise ConfigError(f"Trainer.optimizer: the function returned a {type(given).__name__}, no keras.Optimizer.")
     try:
         return keras.optimizers.get(given)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"optimizer: {given!r} is no Keras optimizer, nor the name of one, nor a function that returns one: {error}"
+            f"Trainer.optimizer: {given!r} is no Keras optimizer, nor the name of one, nor a function that returns one: {error}"
         ) from None
 
 

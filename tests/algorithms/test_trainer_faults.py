@@ -93,3 +93,41 @@ def test_a_frozen_model_is_measured_all_the_same(framework):
     masks = [TaylorFOPruner(model, HIDDEN, trainer=trainer(framework, ROWS)).compress()[1] for model in (mlp(framework), frozen(framework))]
 
     np.testing.assert_array_equal(*(each["hidden"]["weight"] for each in masks))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"epochs": 0}, "epochs: 0 is no whole number above 0"),
+        ({"epochs": -1}, "epochs: -1 is no"),
+        ({"epochs": "3"}, "epochs: '3' is no"),
+        ({"steps": 0}, "steps: 0 is no"),
+        ({"steps": 1.5}, r"steps: 1\.5 is no"),
+        ({"steps": True}, "steps: True is no"),
+        ({"seed": "a"}, "seed: 'a' is no whole number from 0"),
+    ],
+)
+def test_how_long_to_train_is_a_whole_number(framework, given, words):
+    with pytest.raises(ConfigError, match=words):
+        trainer(framework, ROWS).train(mlp(framework), **given)
+
+
+def test_numbers_of_numpy_say_how_long_to_train(framework):
+    assert len(trainer(framework, ROWS).train(mlp(framework), epochs=np.int64(2), seed=np.int64(1)).losses) == 2 * len(ROWS)
+
+
+def test_a_type_error_within_the_users_loss_is_the_users(framework):
+    def broken(outputs, targets):
+        return len(3)
+
+    with pytest.raises(TypeError, match="has no len"):
+        trainer(framework, ROWS, loss=broken).train(mlp(framework))
+
+
+@pytest.mark.parametrize("made", [None, {"lr": 0.1}])
+def test_a_function_that_returns_no_optimizer_is_told(framework, made):
+    given = trainer(framework, ROWS)
+    given.optimizer = lambda parameters: made
+
+    with pytest.raises(ConfigError, match=rf"Trainer\.optimizer: the function returned a {type(made).__name__}, no "):
+        given.train(mlp(framework))

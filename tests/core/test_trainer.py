@@ -19,12 +19,38 @@ from nnc.trainer import inputs_and_targets
         ({"data": [], "evaluate": 1}, "Trainer.evaluate: 1 is no function"),
         ({"data": [], "epochs": 0}, "Trainer.epochs: 0 is no whole number above 0"),
         ({"data": [], "steps": 1.5}, "Trainer.steps: 1.5 is no whole number above 0"),
+        ({"data": [], "epochs": True}, "Trainer.epochs: True is no whole number above 0"),
+        ({"data": [], "accumulate": "3"}, "Trainer.accumulate: '3' is no whole number above 0"),
+        ({"data": [], "seed": "a"}, "Trainer.seed: 'a' is no whole number from 0"),
+        ({"data": [], "seed": -1}, "Trainer.seed: -1 is no whole number from 0"),
+        ({"data": [], "loss": lambda outputs: 0}, r"Trainer.loss: .*<lambda>\(outputs\) is called with \(outputs, targets\): too many"),
+        ({"data": [], "loss": lambda model, batch, more: 0}, r"\(model, batch, more\) is called with \(model, batch\): missing .* 'more'"),
+        ({"data": [], "evaluate": lambda: 0}, r"Trainer.evaluate: .*<lambda>\(\) is called with \(model\): too many"),
+        ({"data": [], "optimizer": lambda: 0}, r"Trainer.optimizer: .*<lambda>\(\) is called with \(parameters\): too many"),
+        ({"data": lambda epoch: []}, r"Trainer.data: .*<lambda>\(epoch\) is called with \(\): missing a required argument: 'epoch'"),
+        ({"data": (np.zeros((8, 3)), np.zeros(8))}, r"two arrays, \(8, 3\) and \(8,\), are one batch.*data=\[\(inputs, targets\)\]"),
+        ({"data": (np.zeros(8), np.zeros(8)), "loss": lambda outputs, targets: 0}, r"two arrays, \(8,\) and \(8,\), are one batch"),
         ({"data": [], "precision": "int8"}, "Trainer.precision: 'int8' is none of float32, bfloat16, float16"),
     ],
 )
 def test_what_cannot_be_trained_with_is_refused_at_once(given, problem):
     with pytest.raises(ConfigError, match=problem):
         nnc.Trainer(**given)
+
+
+def test_a_data_function_that_returns_nothing_is_told():
+    with pytest.raises(ConfigError, match=r"Trainer\.data: the function returned a NoneType, which has no batches"):
+        nnc.Trainer(lambda: None).batches()
+
+
+def test_numbers_of_numpy_are_numbers():
+    trainer = nnc.Trainer([], epochs=np.int64(2), steps=np.int32(3), accumulate=np.int64(4), seed=np.uint8(5))
+
+    assert (trainer.epochs, trainer.steps, trainer.accumulate, trainer.seed) == (2, 3, 4, 5)
+
+
+def test_two_batches_of_inputs_are_data():
+    assert len(list(nnc.Trainer((np.zeros((8, 3)), np.zeros((8, 3)))).batches())) == 2
 
 
 def test_a_function_gives_a_fresh_run_through_the_data_each_time():
