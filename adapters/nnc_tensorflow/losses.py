@@ -33,7 +33,7 @@ def batch_loss(model: keras.Layer, loss: Loss, batch: Any, training: bool = True
 def task(model: keras.Layer, loss: Loss, batch: Any, training: bool) -> Any:
     """Return the user's loss of a batch of tensors, without what objectives add; None where there is none."""
     if loss is not None and calls_model(loss):
-        return loss(model, batch)
+        return _returned(loss(model, batch))
     if loss is not None:
         inputs, targets = inputs_and_targets(batch)
         return tf.add_n([_mean(loss, targets, _run(model, inputs, training)), *_added(model)])
@@ -69,7 +69,13 @@ def scalar(value: Any) -> Any:
 def _mean(loss: Callable[..., Any], targets: Any, outputs: Any) -> Any:
     """Call a Keras loss, whose order is always (targets, outputs), or a function of the user's own, whose names tell its order."""
     outputs = keras.tree.map_structure(_wide, outputs)
-    return scalar(loss(targets, outputs) if isinstance(loss, keras.losses.Loss) else of_pair(loss, outputs, targets))
+    return scalar(_returned(loss(targets, outputs) if isinstance(loss, keras.losses.Loss) else of_pair(loss, outputs, targets)))
+
+
+def _returned(value: Any) -> Any:
+    if value is None:
+        raise TrainingError("Trainer.loss: returned a NoneType; one number is needed, as tf.reduce_mean(loss) gives.")
+    return value
 
 
 def _wide(output: Any) -> Any:

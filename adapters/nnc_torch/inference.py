@@ -13,28 +13,32 @@ import numpy as np
 import torch
 from torch import nn
 
-from nnc.errors import ConfigError
+from nnc.errors import ConfigError, nearest
 
 
-def arguments(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(model: nn.Module, example_inputs: Any, place: str = "example_inputs") -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and keyword arguments that example inputs stand for.
 
-    A tensor is the one argument, a tuple or list are positional ones, a dict keyword ones. Raises ConfigError for anything else,
-    and where the model's forward does not take them.
+    A tensor is the one argument, a tuple or list are positional ones, a dict keyword ones. Raises ConfigError, at `place`, for anything
+    else, and where the model's forward does not take them.
     """
-    args, kwargs = _split(example_inputs)
+    args, kwargs = _split(example_inputs, place)
     signature = inspect.signature(model.forward)
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
+        known = signature.parameters
+        open_ended = any(each.kind is each.VAR_KEYWORD for each in known.values())
+        unknown = [] if open_ended else [name for name in kwargs if name not in known]
+        fault = f"it has no {unknown[0]!r}{nearest(unknown[0], known)}" if unknown else error
         raise ConfigError(
-            f"example_inputs: {type(model).__name__}.forward{signature} does not take them: {error}. "
+            f"{place}: {type(model).__name__}.forward{signature} does not take them: {fault}. "
             "A tensor is the only argument, a tuple or list the positional ones, a dict the keyword ones."
         ) from None
     return args, kwargs
 
 
-def _split(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _split(example_inputs: Any, place: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example_inputs, torch.Tensor):
         return (example_inputs,), {}
     if isinstance(example_inputs, Mapping):
@@ -43,7 +47,7 @@ def _split(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return tuple(example_inputs), {}
     kind = type(example_inputs)
     hint = "; torch.from_numpy(...) makes a tensor of it" if isinstance(example_inputs, np.ndarray) else ""
-    raise ConfigError(f"example_inputs: a {kind.__module__}.{kind.__qualname__}; give a torch tensor, or a tuple or dict of them{hint}.")
+    raise ConfigError(f"{place}: a {kind.__module__}.{kind.__qualname__}; give a torch tensor, or a tuple or dict of them{hint}.")
 
 
 def _modules(model: nn.Module) -> Iterator[nn.Module]:

@@ -20,11 +20,10 @@ from nnc.errors import ConfigError, TrainingError
 from nnc.views import Site
 from nnc_torch.chains import attach, detach
 from nnc_torch.inference import arguments, inference
-from nnc_torch.instruments import device_of
 from nnc_torch.layers import canonical, layers_of, parametrizations, private, stored_parameters
 from nnc_torch.multihead import close, open_up
 from nnc_torch.parts import find, get, inputs_of, put
-from nnc_torch.placing import placed
+from nnc_torch.placing import batch_for
 from nnc_torch.scalars import NO_GRADIENT, scalar
 from nnc_torch.views import check_sites, register, stored_at
 
@@ -71,8 +70,8 @@ def forward(
     def see(site: Site, tensor: torch.Tensor) -> None:
         found[site] = tensor.detach().clone() if site.layer else tensor.detach()
 
-    given = placed(batch, device_of(model))
-    args, kwargs = ((), {}) if through is not None else arguments(model, given)
+    given = batch_for(model, batch)
+    args, kwargs = ((), {}) if through is not None else arguments(model, given, "batch")
     modules = check_sites(model, sites)
     passing = [site for site in sites if not site.is_parameter]
     with in_mode(model, training), torch.no_grad(), tapped(model, passing, see):

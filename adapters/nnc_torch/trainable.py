@@ -16,10 +16,10 @@ from nnc.objective import Objective
 from nnc.views import Learning, Site, Views
 from nnc_torch import callbacks, learning, objectives, own_loops, taps, training, views
 from nnc_torch.inference import to_numpy
-from nnc_torch.instruments import device_of, instruments
+from nnc_torch.instruments import instruments
 from nnc_torch.layers import canonical, native
 from nnc_torch.nonfinite import first_not_finite
-from nnc_torch.placing import placed
+from nnc_torch.placing import batch_for
 
 
 class Trainable:
@@ -36,7 +36,7 @@ class Trainable:
         return taps.gradients(self.model, loss, sites, batch)
 
     def blame(self, loss: Callable[..., Any], batch: Any) -> str:
-        batch = placed(batch, device_of(self.model))
+        batch = batch_for(self.model, batch)
         with taps.in_mode(self.model, False), torch.enable_grad():
             return first_not_finite(self.model, lambda: loss(self.model, batch), batch)
 

@@ -20,7 +20,7 @@ from nnc_torch.instruments import device_of, instruments
 from nnc_torch.learning import learn
 from nnc_torch.nonfinite import first_not_finite
 from nnc_torch.objectives import total
-from nnc_torch.placing import placed
+from nnc_torch.placing import batch_for
 from nnc_torch.scalars import NO_GRADIENT, scalar
 
 Loss = Callable[..., Any] | None
@@ -30,14 +30,17 @@ _RETURNED = "Trainer.loss: returned"
 
 def batch_loss(model: nn.Module, loss: Loss, batch: Any) -> torch.Tensor:
     """Return the loss of one batch, as `nnc.Trainer` describes `loss` and `batch`: a scalar tensor."""
-    batch = placed(batch, device_of(model))
+    batch = batch_for(model, batch)
     if loss is not None and calls_model(loss):
         return scalar(loss(model, batch), _RETURNED)
     if loss is not None:
         inputs, targets = inputs_and_targets(batch)
-        args, kwargs = arguments(model, inputs)
+        args, kwargs = arguments(model, inputs, "Trainer.data")
         return scalar(of_pair(loss, model(*args, **kwargs), targets), _RETURNED)
-    args, kwargs = arguments(model, batch)
+    try:
+        args, kwargs = arguments(model, batch, "Trainer.data")
+    except ConfigError as error:
+        raise ConfigError(f"{error} With loss=None the model is given all of a batch; targets beside the inputs need a loss.") from None
     outputs = model(*args, **kwargs)
     own = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
     if own is None:
@@ -117,7 +120,7 @@ class TorchTrainStep:
 
     def _fail(self, what: str, batch: Any) -> None:
         with torch.enable_grad():
-            where = first_not_finite(self.model, lambda: self._loss(batch), placed(batch, self.device))
+            where = first_not_finite(self.model, lambda: self._loss(batch), batch_for(self.model, batch))
         number = self.batches // self.accumulate + (1 if what.startswith("the loss") else 0)
         raise TrainingError(f"step {number}: {what}; {where}.")
 

@@ -44,6 +44,7 @@ def test_a_step_is_the_step_of_the_optimizer():
         (functional.cross_entropy, (INPUTS, LABELS)),
         (functional.cross_entropy, [INPUTS, LABELS]),
         (functional.cross_entropy, (INPUTS.numpy(), LABELS.numpy())),
+        (functional.cross_entropy, (INPUTS.numpy().astype("float64"), LABELS.numpy())),
         (functional.cross_entropy, {"input": INPUTS, "labels": LABELS}),
         (of_model, (INPUTS, LABELS)),
         (lambda outputs, targets: functional.cross_entropy(outputs, targets), (INPUTS, LABELS)),
@@ -55,6 +56,32 @@ def test_a_batch_may_have_any_form(loss, batch):
 
     assert TorchAdapter(network()).trainer(loss, sgd(), "float32", 1)(batch) == expected
     assert TorchAdapter(network()).batch_loss(loss, batch).item() == expected
+
+
+def test_real_numbers_of_numpy_come_in_the_models_type_and_whole_ones_in_their_own():
+    seen = []
+
+    def loss(model, batch):
+        seen.extend(value.dtype for value in batch.values())
+        return model(batch["x"]).mean()
+
+    batch = {"x": INPUTS.numpy(), "labels": LABELS.numpy(), "weight": np.float64(0.5), "tensor": INPUTS}
+    TorchAdapter(network().double()).batch_loss(loss, batch)
+
+    assert seen == [torch.float64, torch.int64, torch.float64, torch.float32]
+
+
+@pytest.mark.parametrize(
+    ("loss", "batch", "words"),
+    [
+        (None, (INPUTS, LABELS), r"Trainer\.data: Sequential\.forward\(.* With loss=None the model is given all of a batch"),
+        (functional.cross_entropy, {"inputs": INPUTS, "labels": LABELS}, r"Trainer\.data: .* it has no 'inputs'; nearest: 'input'"),
+        (functional.cross_entropy, ("text", LABELS), r"Trainer\.data: a builtins\.str"),
+    ],
+)
+def test_a_batch_that_the_model_does_not_take_is_told_of_the_data(loss, batch, words):
+    with pytest.raises(nnc.ConfigError, match=words):
+        TorchAdapter(network()).batch_loss(loss, batch)
 
 
 def test_a_model_may_bring_its_own_loss():

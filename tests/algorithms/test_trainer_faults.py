@@ -124,6 +124,22 @@ def test_a_type_error_within_the_users_loss_is_the_users(framework):
         trainer(framework, ROWS, loss=broken).train(mlp(framework))
 
 
+@pytest.mark.parametrize("loss", [lambda outputs, targets: None, lambda model, batch: None])
+def test_a_loss_that_returns_nothing_is_told(framework, loss):
+    with pytest.raises(TrainingError, match=r"Trainer\.loss: returned a NoneType; one number is needed"):
+        trainer(framework, ROWS, loss=loss).train(mlp(framework))
+
+
+def test_real_numbers_of_numpy_are_cast_to_the_models_type(framework):
+    given = trainer(framework, ROWS)
+    expected = given.train(mlp(framework)).losses
+    given.data = [(x.astype("float64"), y.astype("float64")) for x, y in ROWS]
+
+    assert given.train(mlp(framework)).losses == pytest.approx(expected)
+    pruners = [WandaPruner(mlp(framework), HIDDEN, trainer=each) for each in (trainer(framework, ROWS), given)]
+    np.testing.assert_array_equal(*(pruner.compress()[1]["hidden"]["weight"] for pruner in pruners))
+
+
 @pytest.mark.parametrize("made", [None, {"lr": 0.1}])
 def test_a_function_that_returns_no_optimizer_is_told(framework, made):
     given = trainer(framework, ROWS)
