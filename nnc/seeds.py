@@ -13,4 +13,4 @@ def seed_all(adapter: Any, seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if hasattr(adapter, "seed"):  # a framework that does not train draws nothing
-        adapter.seed(seed)
+        adapter.seed(seed % 2**32)
