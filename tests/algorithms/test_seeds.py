@@ -62,14 +62,19 @@ def drawn(framework):
 
 @pytest.mark.parametrize("data", [shuffled, drawn])
 def test_measuring_and_training_draw_what_they_would_have_drawn(framework, tmp_path, data):
-    def training():
-        made = trainer(framework, ROWS, steps=2)
-        made.data = data(framework)
+    seen_first = {}
+
+    def training(name):
+        made, given, first = trainer(framework, ROWS, steps=2), data(framework), seen_first.setdefault(name, [])
+        made.data = lambda: (first.append(float(batch[0][0][0])) or batch for batch in (given() if callable(given) else given))
         return made
 
-    whole = finished(framework, tmp_path / "whole", training())
+    whole = finished(framework, tmp_path / "whole", training("whole"))
+    resumed = finished(framework, tmp_path / "killed", training("killed"), dies_in=3)
 
-    np.testing.assert_array_equal(finished(framework, tmp_path / "killed", training(), dies_in=3), whole)
+    # A round measures on one batch and trains on two: those of the resumed third round are the last three.
+    assert seen_first["killed"][-3:] == seen_first["whole"][-3:]
+    np.testing.assert_array_equal(resumed, whole)
 
 
 def dropping(framework):
