@@ -97,7 +97,8 @@ def _stage(value: Any, place: str, spec_of: SpecOf) -> Stage:
     entries: tuple[Selector, ...] = ()
     if value.get("config_list"):
         default = value.get("algorithm")
-        entries = parse_config_list(value["config_list"], f"{place}.config_list", _by_default(spec_of, default))
+        found = parse_config_list(value["config_list"], f"{place}.config_list", _by_default(spec_of, default))
+        entries = tuple(one if one.algorithm or one.exclude else one.model_copy(update={"algorithm": default}) for one in found)
     try:
         return Stage(**{**{str(key): item for key, item in value.items()}, "config_list": entries})
     except ValidationError as error:

@@ -234,3 +234,14 @@ def test_after_an_exception_the_users_model_is_as_it_was_and_the_same_call_goes_
     np.testing.assert_array_equal(weights(model)["first"], before["first"])
     resumed, _ = go(model=model)
     np.testing.assert_allclose(weights(resumed.model)["first"], weights(whole.model)["first"], atol=1e-6)
+
+
+def test_a_stages_algorithm_is_that_of_its_entries_that_name_none(go):
+    moved = {"op_names": ["first"], "sparsity": 0.5, "cool_down": 2}
+    named, _ = go(
+        [{"name": "half", "config_list": [{**moved, "algorithm": "movement"}], "train": {"steps": 2}, "speedup": True}], folder="named"
+    )
+
+    result, _ = go([{"name": "half", "algorithm": "movement", "config_list": [moved], "train": {"steps": 2}, "speedup": True}])
+
+    np.testing.assert_allclose(weights(result.model)["first"], weights(named.model)["first"], atol=1e-6)
