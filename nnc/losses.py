@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from nnc.errors import ConfigError
+
 #: Names of a first parameter that say: the targets come first.
 TARGETS = ("y_true", "true", "targets", "target", "labels", "label")
 
@@ -23,8 +25,17 @@ def calls_model(loss: Callable[..., Any]) -> bool:
 
 
 def of_pair(loss: Callable[..., Any], outputs: Any, targets: Any) -> Any:
-    """Return the loss of outputs and targets, which it is given in its own order."""
-    return loss(targets, outputs) if _first(loss) in TARGETS else loss(outputs, targets)
+    """Return the loss of outputs and targets, which it is given in its own order.
+
+    Raises `ConfigError` where it fails for want of targets; all other errors are the user's own.
+    """
+    try:
+        return loss(targets, outputs) if _first(loss) in TARGETS else loss(outputs, targets)
+    except (TypeError, ValueError, AttributeError) as error:
+        if targets is not None:
+            raise
+        needed = "give batches (inputs, targets), or a dict with labels"
+        raise ConfigError(f"Trainer.data: a batch has no targets, and the loss fails without: {error}; {needed}.") from error
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from math import isfinite
+from math import isfinite, isnan
 from typing import Any
 
 from nnc.adapter import Layer, TrainableAdapter
@@ -85,8 +85,8 @@ class GradientPruner(MeasuringPruner):
         for number, batch in enumerate(self.batches(), 1):
             value, gradients = adapter.gradients(loss, tuple(sites.values()), batch)
             if not isfinite(value):
-                where = adapter.blame(loss, batch)
-                raise TrainingError(f"Trainer.loss: is {value} on batch {number}, on which {self.name!r} measures; {where}.")
+                what, where = "NaN" if isnan(value) else "infinite", adapter.blame(loss, batch)
+                raise TrainingError(f"Trainer.loss: is {what} on batch {number}, on which {self.name!r} measures; {where}.")
             for name, layer in self.layers.items():
                 weight, gradient = layer.weight, gradients[sites[name]]
                 if self.granularity == "channel":

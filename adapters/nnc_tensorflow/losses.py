@@ -69,7 +69,8 @@ def scalar(value: Any) -> Any:
 def _mean(loss: Callable[..., Any], targets: Any, outputs: Any) -> Any:
     """Call a Keras loss, whose order is always (targets, outputs), or a function of the user's own, whose names tell its order."""
     outputs = keras.tree.map_structure(_wide, outputs)
-    return scalar(_returned(loss(targets, outputs) if isinstance(loss, keras.losses.Loss) else of_pair(loss, outputs, targets)))
+    own = (lambda y_true, y_pred: loss(y_true, y_pred)) if isinstance(loss, keras.losses.Loss) else loss
+    return scalar(_returned(of_pair(own, outputs, targets)))
 
 
 def _returned(value: Any) -> Any:

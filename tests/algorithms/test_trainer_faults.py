@@ -37,11 +37,11 @@ def frozen(framework):
     return model
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_measuring_on_a_loss_that_is_not_finite_tells_it_from_the_layers(framework, number):
+@pytest.mark.parametrize(("number", "what"), [(float("nan"), "NaN"), (float("inf"), "infinite")])
+def test_measuring_on_a_loss_that_is_not_finite_tells_it_from_the_layers(framework, number, what):
     given = trainer(framework, ROWS, loss=loss_times(framework, number))
 
-    words = f"Trainer.loss: is {number} on batch 1, on which 'taylor_fo' measures; every layer's output is finite, the loss that is taken"
+    words = f"Trainer.loss: is {what} on batch 1, on which 'taylor_fo' measures; every layer's output is finite, the loss that is taken"
     with pytest.raises(TrainingError, match=words):
         TaylorFOPruner(mlp(framework), HIDDEN, trainer=given).compress()
 
@@ -122,6 +122,14 @@ def test_a_type_error_within_the_users_loss_is_the_users(framework):
 
     with pytest.raises(TypeError, match="has no len"):
         trainer(framework, ROWS, loss=broken).train(mlp(framework))
+
+
+def test_batches_without_targets_are_told_of_the_data(framework):
+    given = trainer(framework, ROWS)
+    given.data = [X[0]]
+
+    with pytest.raises(ConfigError, match=r"Trainer\.data: a batch has no targets, and the loss fails without: .*\(inputs, targets\)"):
+        given.train(mlp(framework))
 
 
 @pytest.mark.parametrize("loss", [lambda outputs, targets: None, lambda model, batch: None])
