@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from nnc.errors import ConfigError
 
 #: Names of a first parameter that say: the targets come first.
 TARGETS = ("y_true", "true", "targets", "target", "labels", "label")
 
+_known: WeakKeyDictionary[Callable[..., Any], str | None] = WeakKeyDictionary()
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -50,5 +53,12 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def _first(function: Callable[..., Any]) -> str | None:
-    given = signature_of(function)
-    return next(iter(given.parameters), None) if given is not None else None
+    """Return the name of a function's first parameter; looked up once, for it is asked in every step."""
+    try:
+        return _known[function]
+    except (KeyError, TypeError):  # not seen yet, or nothing that can be a key
+        given = signature_of(function)
+    name = next(iter(given.parameters), None) if given is not None else None
+    with suppress(TypeError):
+        _known[function] = name
+    return name

@@ -81,6 +81,16 @@ def test_a_loss_that_is_a_module_is_told_by_its_forward():
     assert of_pair(Module(), "outputs", "targets") == ("outputs", "targets")
 
 
+def test_a_loss_that_cannot_be_hashed_is_told_too():
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, y_true, y_pred):
+            return y_pred, y_true
+
+    assert of_pair(Unhashable(), "outputs", "targets") == ("outputs", "targets")
+
+
 def test_a_dict_loses_its_labels_to_the_loss():
     assert inputs_and_targets({"ids": 1, "labels": 2}) == ({"ids": 1}, 2)
     assert inputs_and_targets((1, 2)) == (1, 2)
