@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from nnc.checks import require, require_takes, whole
+from nnc.arguments import require, require_takes, whole_number
 from nnc.errors import ConfigError, TrainingError
 from nnc.instruments import trainable
 from nnc.losses import calls_model
@@ -82,10 +82,10 @@ class Trainer:
         self.loss = loss
         self.optimizer = optimizer
         self.metric = evaluate
-        self.epochs, self.accumulate = whole("Trainer.epochs", epochs), whole("Trainer.accumulate", accumulate)
-        self.steps = None if steps is None else whole("Trainer.steps", steps)
+        self.epochs, self.accumulate = whole_number("Trainer.epochs", epochs), whole_number("Trainer.accumulate", accumulate)
+        self.steps = None if steps is None else whole_number("Trainer.steps", steps)
         self.precision: Precision = precision
-        self.seed = whole("Trainer.seed", seed, least=0)
+        self.seed = whole_number("Trainer.seed", seed, least=0)
         self.progress = progress
 
     def batches(self) -> Iterator[Any]:
@@ -135,7 +135,7 @@ class Trainer:
         `TrainingError` for a loss that is no finite scalar, or data that runs dry; what has been trained stays trained.
         """
         epochs, steps = self._duration(epochs, steps)
-        seed = self.seed if seed is None else whole("seed", seed, least=0)
+        seed = self.seed if seed is None else whole_number("seed", seed, least=0)
         adapter = trainable(adapter_for(model), "train()")
         seed_all(adapter, seed)
         step = adapter.trainer(self.loss, self.optimizer, self.precision, self.accumulate)
@@ -160,8 +160,8 @@ class Trainer:
         """Return for how long to train; steps, where there are any, are what counts."""
         if epochs is None and steps is None:
             return self.epochs, self.steps
-        given = self.epochs if epochs is None else whole("epochs", epochs)
-        return given, None if steps is None else whole("steps", steps)
+        given = self.epochs if epochs is None else whole_number("epochs", epochs)
+        return given, None if steps is None else whole_number("steps", steps)
 
     def _epoch(self, run: _Run, epoch: int, left: int | None) -> None:
         """Run through the data once, or until `left` batches are done."""
