@@ -209,11 +209,16 @@ def sensitivity(
     """Compress each layer alone, and show how much accuracy it costs."""
     from nnc.labels import checked_labels
     from nnc.locate import locate
-    from nnc.sensitivity import check_picture, judge
+    from nnc.recipe import entries_of
+    from nnc.sensitivity import check_picture, judge, quantising
     from nnc.sensitivity import sensitivity as measure
 
+    # What cannot be done with the result is said before it is measured.
     if skip is not None and raised is not None:
         raise ConfigError("--skip and --raise: the worst layers are either left alone or given more bits; say one.")
+    entries = entries_of(recipe)
+    if raised is not None:
+        quantising(entries)
     if output is not None:
         check_writable(output, "--output")
     if picture is not None:
@@ -224,7 +229,7 @@ def sensitivity(
     labels = checked_labels(arrays.pop("labels"), [len(array) if array.ndim else 0 for array in arrays.values()])
     found = locate(model)
     inputs = _tensors(found, list(arrays.values()))
-    result = measure(found, recipe, judge(inputs, labels), inputs)
+    result = measure(found, entries, judge(inputs, labels), inputs)
     if output is not None:
         result.write(output, result.skipping(skip or 1) if raised is None else result.raising(raised, bits))
     if picture is not None:

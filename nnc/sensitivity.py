@@ -66,10 +66,7 @@ class Sensitivity:
     def raising(self, count: int = 1, bits: int = 8) -> list[Any]:
         """Return the config_list that gives the worst layers `bits`, each by the entry that holds for all."""
         worst = self._named("raising", count)
-        entries = [entry for entry in self.config_list if not entry.get("exclude") and _quantises(entry)]
-        if len(entries) != 1:
-            raise ConfigError(f"raising(): {len(entries)} entries quantise, and bits are raised in one; use skipping().")
-        raised = {**_without_bits(entries[0]), "op_names": worst, "quant_bits": bits}
+        raised = {**_without_bits(quantising(self.config_list)), "op_names": worst, "quant_bits": bits}
         return [*deepcopy(list(self.config_list)), *([raised] if worst else [])]
 
     def _named(self, verb: str, count: int) -> list[str]:
@@ -115,6 +112,14 @@ class Sensitivity:
 
 
 _SELECTS = {"op_types", "op_names", "op_partial_names", "op_names_re", "exclude_op_names", "exclude_op_names_re", "exclude_op_types"}
+
+
+def quantising(config_list: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the entry in which bits can be raised. Raises `ConfigError` unless one, and no other, quantises."""
+    entries = [entry for entry in config_list if not entry.get("exclude") and _quantises(entry)]
+    if len(entries) != 1:
+        raise ConfigError(f"raising(): {len(entries)} entries quantise, and bits are raised in one; use skipping().")
+    return entries[0]
 
 
 def _quantises(entry: Mapping[str, Any]) -> bool:

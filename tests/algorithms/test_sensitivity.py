@@ -173,15 +173,16 @@ def test_the_command_line_measures_pruning_and_says_what_it_left_out(network, tm
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("entry", "options", "told"),
     [
-        (["--output", "/none/new.yaml"], "--output: '/none/new.yaml' cannot be written: there is no folder '/none'"),
-        (["--picture", "bars.pgn"], "--picture: 'bars.pgn' ends in none of"),
-        (["--skip", "1", "--raise", "1"], "--skip and --raise: the worst layers are either left alone or given more bits"),
+        (HALF, ["--raise", "1"], "raising(): 0 entries quantise, and bits are raised in one"),
+        (TWO_BITS, ["--output", "/none/new.yaml"], "--output: '/none/new.yaml' cannot be written: there is no folder '/none'"),
+        (TWO_BITS, ["--picture", "bars.pgn"], "--picture: 'bars.pgn' ends in none of"),
+        (TWO_BITS, ["--skip", "1", "--raise", "1"], "--skip and --raise: the worst layers are either left alone or given more bits"),
     ],
 )
-def test_the_command_line_refuses_before_it_measures(options, told, tmp_path):
-    done = run_cli(NETWORKS["torch"], tmp_path, TWO_BITS, *options)
+def test_the_command_line_refuses_before_it_measures(entry, options, told, tmp_path):
+    done = run_cli(NETWORKS["torch"], tmp_path, entry, *options)
 
     assert done.exit_code == 1
-    assert told in done.output
+    assert done.output.startswith(f"error: {told}")
