@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from nnc.adapter import Adapter, TrainableAdapter
 from nnc.arrays import to_numpy
 from nnc.errors import ConfigError, StorageError, nearest
-from nnc.graph.ir import Array
-from nnc.grid import Grids
+from nnc.graph.ir import Array, Shape
+from nnc.grid import Grid, Grids
 from nnc.latency import Latency
 from nnc.registry import adapter_for, registry
 from nnc.views import Site
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 #: The key of a node's metadata under which an adapter notes the layer that the node belongs to.
 LABEL = "nnc.layer"
+_GRIDS = "{Site(layer, 'weight' | 'input' | 'output'): Grid(...)}"
 
 
 @dataclass(frozen=True)
@@ -141,13 +142,17 @@ def export(
     Raises `ConfigError`, `ExportError`, or `StorageError` where the file cannot be written; nothing half-written is left.
     """
     adapter = adapter_for(model)
-    writer = _format(format)
     target = Path(path)
+    writer = _format(format)
+    _check_suffix(target, format)
+    if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int)):
+        raise ConfigError(f"opset: {opset!r} is no whole number; give one such as 17, or None for the usual one.")
     if example_inputs is None:
         raise ConfigError("example_inputs: export runs the model, so it needs some: nnc.export(model, path, example_inputs=...).")
-    _check_sites(adapter, grids or {})
+    grids = _known_grids(adapter, grids or {})
+    _check_views(adapter, grids)
     compared = None if reference is None else tuple(to_numpy(each) for each in _sequence(reference))
-    order = Order(example_inputs, opset, dict(grids or {}), dynamic, compared, data, force)
+    order = Order(example_inputs, opset, grids, dynamic, compared, data, force)
     with _beside(target) as scratch, plain(adapter):
         result = writer.write(adapter, scratch, order)
         os.replace(scratch, target)
@@ -161,30 +166,66 @@ def _format(name: str) -> Format:
     return cast(Format, known[name]())
 
 
+def _check_suffix(target: Path, format: str) -> None:
+    """Raise `ConfigError` for a file that is called as one of another format."""
+    other = target.suffix.removeprefix(".").lower()
+    if other != format and other in registry().formats:
+        raise ConfigError(f"format: {format!r} was asked for, and {target.name!r} is called as one of {other!r}; give format={other!r}.")
+
+
 def _sequence(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return list(value.values())
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _check_sites(adapter: Adapter, grids: Grids) -> None:
-    """Raise `ConfigError` for a grid of a parameter that no layer has; which tensors pass a layer only its graph tells."""
+def _known_grids(adapter: Adapter, grids: Any) -> dict[Site, Grid]:
+    """Return the grids, or raise `ConfigError`; which tensors pass a layer only its graph tells."""
+    if not isinstance(grids, Mapping):
+        raise ConfigError(f"grids: {type(grids).__name__} is no dict; give {_GRIDS}.")
     parameters = {layer.name: layer.parameters for layer in adapter.layers()}
-    for site in grids:
-        if site.is_parameter and site.tensor not in parameters.get(site.layer, ()):
+    for site, grid in grids.items():
+        if not isinstance(site, Site) or not isinstance(grid, Grid):
+            raise ConfigError(f"grids: {site!r}: {type(grid).__name__} is no entry; give {_GRIDS}.")
+        shape = parameters.get(site.layer, {}).get(site.tensor, ())
+        if site.is_parameter and not shape:
             names = [f"{layer}.{key}" for layer, held in parameters.items() for key in held]
             raise ConfigError(f"grids: the model has no parameter {str(site)!r}{nearest(str(site), names)}.")
+        if site.is_parameter:
+            _check_scale(site, grid, shape)
+    return dict(grids)
+
+
+def _check_scale(site: Site, grid: Grid, shape: Shape) -> None:
+    """Raise `ConfigError` where a grid has not one scale for each channel, or for each block, of a parameter of this shape."""
+    if grid.axis is None:
+        return
+    if grid.axis >= len(shape) or (grid.block and len(shape) != 2):
+        raise ConfigError(f"grids: {site}: axis {grid.axis}, block {grid.block} do not go with a parameter of shape {tuple(shape)}.")
+    wanted = (shape[0], -(-shape[1] // grid.block)) if grid.block else (shape[grid.axis],)
+    if grid.scale.shape != wanted:
+        raise ConfigError(f"grids: {site}: the scale has the shape {grid.scale.shape}; a parameter of shape {tuple(shape)} needs {wanted}.")
+
+
+def _check_views(adapter: Adapter, grids: Grids) -> None:
+    """Raise `ConfigError` where what passes a layer is seen through a view that the file would be without."""
+    views = adapter.views() if hasattr(adapter, "views") else {}
+    lost = [(site, each) for site, held in views.items() if not site.is_parameter and site not in grids for each in held]
+    if lost:
+        shown = ", ".join(f"{site} ({view.name})" for site, view in lost[:3]) + (", ..." if len(lost) > 3 else "")
+        remedy = "c.export(path), c being what nnc.compress gave, writes them; c.unwrap() takes them off"
+        raise ConfigError(f"model: the file would not have the views of what passes {shown}. {remedy}.")
 
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """Yield a path in a new folder beside the target, so that the finished file is moved in one step; the folder is gone afterwards."""
-    if target.is_dir():
+    if os.path.isdir(target):
         raise StorageError(f"{target}: is a folder; give the path of a file.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with a null byte is a ValueError
         raise StorageError(f"{target}: the file cannot be written: {error}.") from error
     with scratch as folder:
         try:

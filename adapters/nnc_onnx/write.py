@@ -208,9 +208,12 @@ def raised(model: ModelProto, wanted: int | None) -> None:
     """Bring a model to a newer opset, where a framework's exporter writes only older ones."""
     if wanted is None or opset(model) >= wanted:
         return
+    newest = onnx.defs.onnx_opset_version()
+    if wanted > newest:
+        raise ConfigError(f"opset: {wanted} is outside {OLDEST} to {newest}, what onnx {onnx.__version__} writes.")
     try:
         model.CopyFrom(onnx.version_converter.convert_version(model, wanted))
-    except RuntimeError as error:
+    except Exception as error:  # the converter raises classes of its own, and assertions
         raise ExportError(f"opset: the model cannot be brought from {opset(model)} to {wanted}: {error}.") from error
 
 
