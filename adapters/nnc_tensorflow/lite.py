@@ -8,7 +8,7 @@ dynamic=True              int8 weights, the ranges of activations found at run t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -39,6 +39,7 @@ class LiteFormat:
 
     def write(self, adapter: Adapter, path: Path, order: Order) -> ExportResult:
         _check(adapter, order)
+        data = None if order.data is None else _batches(order.data, order.example_inputs)
         concrete = traced(adapter.model, order.example_inputs, Recording(named_layers(adapter.model)))
         frozen = convert_variables_to_constants_v2(concrete)
         inputs = [tensor.numpy() for tensor in tensors_of(order.example_inputs)]
@@ -50,7 +51,7 @@ class LiteFormat:
         if order.data is None and not order.dynamic:
             path.write_bytes(plain)
             return ExportResult(path, "tflite", len(plain), difference, "the tensorflow model")
-        small = _converted(frozen, order.data, True)
+        small = _converted(frozen, data, True)
         path.write_bytes(small)
         return _quantised(path, order, plain, small, inputs, expected)
 
@@ -62,8 +63,6 @@ def _check(adapter: Adapter, order: Order) -> None:
         raise ConfigError("grids: LiteRT's converter finds its own from representative batches; give data=[...] instead, or take 'onnx'.")
     if order.opset is not None:
         raise ConfigError("opset: is ONNX's; a .tflite file has none.")
-    if order.data is not None and not len(order.data):
-        raise ConfigError("data: is empty; give some batches that are like those the model will see.")
 
 
 def _quantised(path: Path, order: Order, plain: bytes, small: bytes, inputs: Sequence[Array], expected: Sequence[Array]) -> ExportResult:
@@ -83,15 +82,13 @@ def _quantised(path: Path, order: Order, plain: bytes, small: bytes, inputs: Seq
     return ExportResult(path, "tflite", len(small), difference, against, None, placed, len(plain), latency)
 
 
-def _converted(frozen: Any, data: Any, quantise: bool) -> bytes:
+def _converted(frozen: Any, data: Sequence[Sequence[Array]] | None, quantise: bool) -> bytes:
     """Return the file that LiteRT's converter makes. Raises `ExportError` with its reason."""
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     if quantise:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if data is not None:
-        batches = list(data)
-        _no_nan(batches)
-        converter.representative_dataset = lambda: _samples(batches)
+        converter.representative_dataset = lambda: _samples(data)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,18 +98,43 @@ def _converted(frozen: Any, data: Any, quantise: bool) -> bytes:
             raise ExportError(f"LiteRT's converter cannot take this model: {str(error).strip().partition(chr(10))[0]}") from error
 
 
-def _samples(batches: Sequence[Any]) -> Iterator[list[Array]]:
+def _samples(batches: Sequence[Sequence[Array]]) -> Iterator[list[Array]]:
     """Yield the samples of all batches one by one, each as a batch of its own, which is what the converter calibrates on."""
-    for batch in batches:
-        arrays = [tensor.numpy() for tensor in tensors_of(batch)]
+    for arrays in batches:
         for number in range(len(arrays[0])):
             yield [array[number : number + 1] for array in arrays]
 
 
-def _no_nan(batches: Sequence[Any]) -> None:
-    for number, batch in enumerate(batches):
-        if any(np.issubdtype(tensor.numpy().dtype, np.floating) and np.isnan(tensor.numpy()).any() for tensor in tensors_of(batch)):
-            raise ConfigError(f"data[{number}]: holds NaN, which has no range.")
+def _batches(data: Any, example_inputs: Any) -> list[list[Array]]:
+    """Return batches of data as arrays in the order of the example inputs, and like them but for the first axis.
+
+    Raises `ConfigError` for what LiteRT's converter cannot measure; it would end the process, or measure nothing.
+    """
+    if hasattr(data, "shape") or isinstance(data, Mapping) or not isinstance(data, Iterable):
+        raise ConfigError(f"data: {type(data).__name__} is no list of batches; give [batch, batch, ...], each like example_inputs.")
+    wanted = [tensor.numpy() for tensor in tensors_of(example_inputs)]
+    names = list(example_inputs) if isinstance(example_inputs, Mapping) else None
+    found = [_batch(batch, names, wanted, f"data[{number}]") for number, batch in enumerate(data)]
+    if not found:
+        raise ConfigError("data: is empty; give some batches that are like those the model will see.")
+    return found
+
+
+def _batch(batch: Any, names: list[str] | None, wanted: Sequence[Array], place: str) -> list[Array]:
+    if isinstance(batch, Mapping) and names is not None:
+        if set(batch) != set(names):
+            raise ConfigError(f"{place}: has {', '.join(map(str, batch))}; the example inputs are {', '.join(names)}.")
+        batch = [batch[name] for name in names]
+    arrays = [tensor.numpy() for tensor in tensors_of(batch, place)]
+    shapes = [[array.shape for array in arrays], [array.shape for array in wanted]]
+    given, like = (", ".join(str(("any", *shape[1:])) for shape in each) for each in shapes)
+    if given != like:
+        raise ConfigError(f"{place}: holds arrays of shape {', '.join(map(str, shapes[0]))}; the example inputs are {like}.")
+    if not len(arrays[0]):
+        raise ConfigError(f"{place}: is a batch of no samples; give some that are like those the model will see.")
+    if any(np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all() for array in arrays):
+        raise ConfigError(f"{place}: holds NaN or an infinite number, which has no range.")
+    return [array.astype(example.dtype, copy=False) for array, example in zip(arrays, wanted, strict=True)]
 
 
 class _Lite:

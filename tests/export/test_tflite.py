@@ -33,6 +33,11 @@ def test_an_int8_file_multiplies_bytes_throughout(tmp_path):
     [
         ({"data": []}, "data: is empty"),
         ({"data": [np.full((2, 28, 28, 1), np.nan, "float32")]}, r"data\[0\]: holds NaN"),
+        ({"data": [np.full((2, 28, 28, 1), np.inf, "float32")]}, r"data\[0\]: holds NaN or an infinite number"),
+        ({"data": [np.ones((0, 28, 28, 1), "float32")]}, r"data\[0\]: is a batch of no samples"),
+        ({"data": (np.ones((2, 20, 28, 1), "float32") for _ in range(2))}, r"data\[0\]: holds arrays of shape \(2, 20, 28, 1\)"),
+        ({"data": np.ones((2, 28, 28, 1), "float32")}, "data: ndarray is no list of batches"),
+        ({"data": 3}, "data: int is no list of batches"),
         ({"grids": {Site("fc1", "weight"): Grid(1.0, 0)}}, "grids: LiteRT's converter finds its own"),
     ],
 )
