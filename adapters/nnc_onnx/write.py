@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from nnc.adapter import Adapter
 from nnc.arrays import to_numpy
@@ -20,12 +20,16 @@ from nnc.graph.ir import Array
 from nnc.latency import Latency, hardware
 from nnc_onnx.draft import Draft
 from nnc_onnx.kernels import INTEGER, kernels, optimised_graph, run, seconds_by_turns, session, vnni
+from nnc_onnx.protos import attributes
 from nnc_onnx.quantize import Quantised, quantise
 from nnc_onnx.running import feed
 from nnc_onnx.tidy import needs_contrib, tidy
 
-#: The float file may differ from the framework's outputs by so much of the largest one.
-CLOSE = 1e-5
+#: The float file may differ from the framework's outputs by so much of the largest one; where it computes in float16, by its precision.
+CLOSE, HALF = 1e-5, 2.0**-10
+#: The types of numbers in which a model may compute instead of float32.
+_OTHERS = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64"}
+_REMEDY = "Convert it first: model.float() in PyTorch, the dtype policy 'float32' in Keras; example inputs likewise."
 #: A scale for each channel came with 13, GELU and LayerNormalization as one node need none: ONNX Runtime has its own.
 OLDEST = 13
 #: A quantised file may miss the fake-quantised model by so much of an output's range, five steps of 8 bits; see `unlike`.
@@ -52,14 +56,37 @@ class OnnxFormat:
         _save(given, plain)
         written = Written(plain, given, feed(given, _inputs(order.example_inputs)))
         expected = tuple(to_numpy(each) for each in adapter.run(order.example_inputs))
-        difference = written.difference(expected)
-        if difference > CLOSE * 10:
+        difference = _difference(written, expected)
+        kinds = precisions(given)
+        if difference > (HALF if "float16" in kinds else CLOSE) * 10:
             raise ExportError(f"the float file differs from the model by {difference:.1e} of the largest output; nothing was written.")
+        if order.quantised and kinds:
+            raise ConfigError(f"model: it computes in {', '.join(kinds)}; quantised files are made from float32. {_REMEDY}")
         if not order.quantised:
             plain.replace(path)
             notes = () if difference <= CLOSE else (f"the difference is above {CLOSE:.0e}: rounding adds up in deep models",)
             return ExportResult(path, "onnx", path.stat().st_size, difference, f"the {adapter.framework} model", opset(given), notes=notes)
         return _quantised(adapter, path, order, source, written, expected)
+
+
+def _difference(written: Written, expected: Sequence[Array]) -> float:
+    """Return the difference of a float file. Raises `ConfigError` where ONNX Runtime lacks kernels for its type of numbers."""
+    try:
+        return written.difference(expected)
+    except ExportError as error:
+        kinds = precisions(written.model)
+        if not isinstance(error.__cause__, Exception) or not kinds:
+            raise
+        raise ConfigError(f"model: it computes in {', '.join(kinds)}, for which ONNX Runtime lacks kernels. {_REMEDY}") from error
+
+
+def precisions(model: ModelProto) -> list[str]:
+    """Return the types of numbers other than float32 in which a model computes; a number or two in float64 do not count."""
+    graph = model.graph
+    found = {tensor.data_type for tensor in graph.initializer if len(tensor.dims)}
+    found |= {each.type.tensor_type.elem_type for each in (*graph.input, *graph.output)}
+    found |= {attributes(node).get("to") for node in graph.node if node.op_type == "Cast"} - {TensorProto.DOUBLE}
+    return [name for kind, name in _OTHERS.items() if kind in found]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ and by ONNX Runtime.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from ast import literal_eval
@@ -41,7 +42,8 @@ def export(model: nn.Module, path: Path, example_inputs: Any, opset: int | None)
 
 def _program(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], opset: int) -> Any:
     """Return torch's ONNX program, of any batch size where the model allows that, else of the size of the example inputs."""
-    options = {"dynamo": True, "optimize": False, "verbose": False, "opset_version": opset}
+    options: dict[str, Any] = {"dynamo": True, "optimize": False, "verbose": False, "opset_version": opset}
+    options["output_names"] = _names(model, args, kwargs)
     shapes = _batches(args, kwargs)
     try:
         return torch.onnx.export(model, args, kwargs=dict(kwargs), dynamic_shapes=shapes, **options)
@@ -51,6 +53,20 @@ def _program(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
         except Exception:
             reason = str(flexible.__cause__ or flexible).strip().partition("\n")[0]
             raise ExportError(f"torch cannot export this {type(model).__name__} to ONNX: {reason}") from flexible
+
+
+def _names(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str] | None:
+    """Return the keys of a dict of tensors that the model gives, None for other outputs, and for names that inputs have."""
+    try:
+        given = model(*args, **kwargs)
+    except Exception:
+        return None  # the exporter says what is wrong
+    if not isinstance(given, Mapping):
+        return None
+    held = {name: value for name, value in given.items() if value is not None}
+    taken = set(kwargs) | set(inspect.signature(model.forward).parameters)
+    fit = all(isinstance(name, str) and isinstance(value, torch.Tensor) and name not in taken for name, value in held.items())
+    return list(held) if fit else None
 
 
 def _batches(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -77,9 +93,12 @@ def _label(graph: Any, layers: set[str]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter from reporting on its own progress."""
+    """Keep the exporter from reporting on its progress, and from printing each failed attempt with its traceback.
+
+    The one that counts is raised, with the exporter's own error as its cause.
+    """
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
