@@ -132,7 +132,14 @@ class Flow:
                 moved = self._wanted(node.output[0])
                 if moved is not None:
                     return moved
-        return None
+        return self._moved_on(tensor)
+
+    def _moved_on(self, tensor: str) -> Bytes | None:
+        """Return the grid that a tensor has behind an operation which only moves it, where nothing else reads it."""
+        node = self.draft.only_reader(tensor, self.readers)
+        grid = self.made.get(node.output[0]) if node is not None and node.op_type in MOVES else None
+        found = in_bytes(grid) if grid is not None else None
+        return found if isinstance(found, Bytes) else None
 
     def _spread(self) -> None:
         """Let sums, means and moves work on bytes where all that they read does."""

@@ -90,6 +90,8 @@ def weight_levels(grid: Grid, source: Array, found: Array) -> Weight | str:
     """
     if grid.bits > 8 or grid.block or grid.axis not in (None, 0):
         return f"{grid.bits} bits, axis {grid.axis}, block {grid.block} is no grid of an integer kernel"
+    if found.shape == (*source.shape[:-1], 1, source.shape[-1]):
+        source = source.reshape(found.shape)  # a kernel over a line, stored as one over an image of one row
     offset = 0 if grid.signed else 128
     levels = grid.quantise(source) - offset
     zero, scale = grid.zero_point - offset, grid.scale

@@ -5,6 +5,7 @@
     LayerNorm         GlobalAveragePool, Sub, Mul, ... of tf2onnx    -> LayerNormalization
     GELU              Mul, Erf or Tanh, Add, ...                     -> Gelu of ONNX Runtime
     a bias            MatMul Reshape Add                             -> MatMul Add Reshape
+    a line as an image of one row    Squeeze Relu Unsqueeze          -> Relu
     a mean over the image                                            -> GlobalAveragePool
     Conv BatchNorm, or a product and a sum with constants            -> Conv
 
@@ -30,6 +31,7 @@ def tidy(draft: Draft) -> None:
     fold_constants(draft)
     _identities(draft)
     _turned_weights(draft)
+    _rows(draft)
     _means(draft)
     _tensordots(draft)
     _biases(draft)
@@ -67,6 +69,38 @@ def _turned_weights(draft: Draft) -> None:
             turned = np.ascontiguousarray(array.transpose(attributes(node).get("perm", tuple(reversed(range(array.ndim))))))
             draft.read_instead(node.output[0], draft.new_constant(f"{node.input[0]}.T", turned, node.input[0]))
             draft.remove(node)
+
+
+def _rows(draft: Draft) -> None:
+    """Keras convolves over lines as images of one row, which it leaves and enters around each ReLU; an image may stay one."""
+    readers = draft.readers()
+    for node in draft.each("Squeeze"):
+        while (cut := draft.only_reader(node.output[0], readers)) is not None and _on_rows(draft, cut, node):
+            wide = draft.new_tensor(f"{cut.output[0]}/row")
+            place = list(cut.input).index(node.output[0])
+            cut.input[place], node.output[0], cut.output[0], node.input[0] = node.input[0], cut.output[0], wide, wide
+            draft.maker |= {wide: cut, node.output[0]: node}
+    for node in draft.each("Unsqueeze"):
+        before = _made(draft, node.input[0], "Squeeze")
+        axes = [draft.constant(each.input[1]) if each is not None and len(each.input) > 1 else None for each in (node, before)]
+        if before is None or axes[0] is None or not np.array_equal(axes[0], axes[1]) or node.output[0] in draft.outputs:
+            continue
+        draft.read_instead(node.output[0], before.input[0])
+        draft.renamed[node.output[0]] = before.input[0]
+        draft.remove(node)
+
+
+def _on_rows(draft: Draft, node: NodeProto, squeeze: NodeProto) -> bool:
+    """Whether a node may come before a Squeeze: a ReLU, or a product or sum with a constant, which is given the row's axis then."""
+    if node.op_type in ("Relu", "Clip"):
+        return node.input[0] == squeeze.output[0]
+    axes = draft.constant(squeeze.input[1]) if len(squeeze.input) > 1 else None
+    place = next((place for place, name in enumerate(node.input) if name != squeeze.output[0]), 0)
+    other = draft.constant(node.input[place])
+    if node.op_type not in ("Mul", "Add") or axes is None or axes.size != 1 or other is None or other.ndim != 3:
+        return False
+    node.input[place] = draft.new_constant(f"{node.input[place]}/row", np.expand_dims(other, int(axes.reshape(()))))
+    return True
 
 
 def _means(draft: Draft) -> None:

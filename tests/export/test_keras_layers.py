@@ -108,3 +108,23 @@ def test_a_linear_layer_is_integer_where_a_float_layer_reads_its_cut(cut, tmp_pa
 
     assert [(one.layer, one.kernel) for one in result.placed] == [("a", "QGemm")]
     assert steps <= 2
+
+
+def lines():
+    keras.utils.set_random_seed(0)
+    first = [layers.Conv1D(16, 3, use_bias=False, name="first"), layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling1D(2)]
+    return keras.Sequential(
+        [keras.Input((16, 8)), *first, layers.Conv1D(16, 3, activation="relu", name="last"), layers.Flatten(), layers.Dense(4, name="head")]
+    )
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_convolutions_over_lines_run_in_integers(bits, tmp_path):
+    result, steps = quantised(lines(), array(4, 16, 8), tmp_path / "net.onnx", quant_bits=bits)
+
+    assert {one.layer: one.kernel for one in result.placed} == {"first": "QLinearConv", "last": "QLinearConv", "head": "QGemm"}
+    assert steps <= 2
+
+
+def test_a_float_file_of_convolutions_over_lines_gives_what_the_model_gives(tmp_path):
+    assert nnc.export(lines(), tmp_path / "net.onnx", array(4, 16, 8)).difference < 1e-5
