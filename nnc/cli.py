@@ -136,7 +136,7 @@ def compress(
     kind = Path(output).suffix[1:]
     compressed.speedup()
     if kind in registry().formats:
-        written: RenderableType = compressed.export(output, format=kind)
+        written: RenderableType = compressed.export(output)
     else:
         compressed.save(output)
         written = f"saved: {output}"
@@ -152,7 +152,7 @@ def export(
     model: Model,
     path: Annotated[Path, typer.Argument(help="The file to write.")],
     example: Examples = None,
-    format: Annotated[str, typer.Option(help="What kind of file.")] = "onnx",
+    format: Annotated[str | None, typer.Option(help="What kind of file; by default what PATH ends in says, else onnx.")] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX's opset; the framework's usual one by default.")] = None,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Linear layers in int8, their inputs' ranges found at run time.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write the file even where it is slower than float.")] = False,

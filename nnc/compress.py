@@ -174,7 +174,7 @@ class Compressed:
                 one.calibrate(batches)
             attach(adapter, self.quantizers)
 
-    def export(self, path: str | PathLike[str], *, format: str = "onnx", **options: Any) -> ExportResult:
+    def export(self, path: str | PathLike[str], **options: Any) -> ExportResult:
         """Write `.model` to a file, quantised as it is now, and compare the file with it; see `nnc.export`."""
         from nnc.export import export
 
@@ -182,7 +182,7 @@ class Compressed:
         if self.quantizers:
             grids = {site: grid for one in self.quantizers for site, grid in one.grids().items()}
             options = {"grids": grids, "reference": adapter_for(self.model).run(inputs), **options}
-        return export(self.model, path, inputs, format=format, **options)
+        return export(self.model, path, inputs, **options)
 
     def speedup(self, *, allow_inexact: bool | None = None) -> Any:
         """Cut what is masked out of the model, keep the small model in `.model`, and return it.

@@ -124,7 +124,7 @@ def export(
     path: str | PathLike[str],
     example_inputs: Any = None,
     *,
-    format: str = "onnx",
+    format: str | None = None,
     grids: Grids | None = None,
     dynamic: bool = False,
     opset: int | None = None,
@@ -134,6 +134,7 @@ def export(
 ) -> ExportResult:
     """Write `model` to the file `path` and check it in its runtime.
 
+    `format` is "onnx", "tflite" or a plug-in's; by default what the path ends in says, and ONNX where it says nothing.
     `example_inputs` are what the model is traced, compared and timed on; the first axis is the batch, which stays free. `grids` say how
     layers are quantised, {Site(layer, "weight" | "input" | "output"): Grid}; without them the file is the float model. `dynamic` leaves
     the ranges of linear layers' inputs to be found at run time, 8 bits, and needs no grids. `reference` are the outputs on the example
@@ -143,8 +144,7 @@ def export(
     """
     adapter = adapter_for(model)
     target = Path(path)
-    writer = _format(format)
-    _check_suffix(target, format)
+    writer = _format(target, format)
     if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int)):
         raise ConfigError(f"opset: {opset!r} is no whole number; give one such as 17, or None for the usual one.")
     if example_inputs is None:
@@ -159,18 +159,15 @@ def export(
     return replace(result, path=target)
 
 
-def _format(name: str) -> Format:
-    known = registry().formats
-    if name not in known:
+def _format(target: Path, name: str | None) -> Format:
+    """Return what writes a format, by default the one that the file is called as one of, else ONNX."""
+    known, suffix = registry().formats, target.suffix.removeprefix(".").lower()
+    called = suffix if suffix in known else None
+    if name is not None and name not in known:
         raise ConfigError(f"format: {name!r} is none that nnc writes{nearest(name, known)}. There are {', '.join(sorted(known))}.")
-    return cast(Format, known[name]())
-
-
-def _check_suffix(target: Path, format: str) -> None:
-    """Raise `ConfigError` for a file that is called as one of another format."""
-    other = target.suffix.removeprefix(".").lower()
-    if other != format and other in registry().formats:
-        raise ConfigError(f"format: {format!r} was asked for, and {target.name!r} is called as one of {other!r}; give format={other!r}.")
+    if name is not None and called not in (None, name):
+        raise ConfigError(f"format: {name!r} was asked for, and {target.name!r} is called as one of {called!r}; give format={called!r}.")
+    return cast(Format, known[name or called or "onnx"]())
 
 
 def _sequence(value: Any) -> list[Any]:

@@ -250,6 +250,10 @@ def _inputs(example_inputs: Any) -> Any:
 
 
 def _tidied(model: ModelProto) -> None:
+    lists = next((node for node in model.graph.node if node.op_type == "SequenceEmpty"), None)
+    if lists is not None:
+        written = "the framework's exporter writes a loop that fills a list of tensors, as for nn.EmbeddingBag"
+        raise ExportError(f"{written}, and ONNX Runtime crashes on such files; an Embedding and a mean over rows can be exported.")
     draft = Draft(model)
     tidy(draft)
     needs_contrib(draft.finish())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.errors import ExportError
 from nnc.grid import Grid
 from nnc.views import Site
 from tests.export.quantised import grids_of, simulated
@@ -78,4 +79,24 @@ def test_a_file_called_as_one_of_another_format_is_refused(framework, tmp_path):
     model, inputs = lenet(framework)
 
     with pytest.raises(nnc.ConfigError, match=r"format: 'onnx' was asked for, and 'net.tflite' .* give format='tflite'"):
-        nnc.export(model, tmp_path / "net.tflite", inputs)
+        nnc.export(model, tmp_path / "net.tflite", inputs, format="onnx")
+
+
+def test_a_path_says_which_format_is_meant(framework, tmp_path):
+    model, inputs = lenet(framework)
+
+    assert nnc.export(model, tmp_path / "net.data", inputs).format == "onnx"
+    if framework.name == "torch":
+        with pytest.raises(nnc.ConfigError, match="tflite"):
+            nnc.export(model, tmp_path / "net.tflite", inputs)
+    else:
+        assert nnc.export(model, tmp_path / "net.tflite", inputs, data=[inputs], force=True).format == "tflite"
+
+
+def test_a_loop_that_fills_a_list_is_refused_with_what_to_write_instead(tmp_path):
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.EmbeddingBag(20, 8), torch.nn.Linear(8, 3)).eval()
+
+    with pytest.raises(ExportError, match=r"nn\.EmbeddingBag, and ONNX Runtime crashes on such files; an Embedding and a mean"):
+        nnc.export(model, tmp_path / "bags.onnx", torch.randint(0, 20, (4, 5)))
+    assert not list(tmp_path.iterdir())
