@@ -83,7 +83,7 @@ class LSQQuantizer(CalibratedQuantizer):
         start, learned = self.first_scale(weight, axes, bits), self._learned.get(layer.name)
         if learned is not None and learned.size == start.size:
             start = learned.reshape(start.shape)
-        return LearnedScale(bits, start, True, False, group_at(entry.lr_weight))
+        return LearnedScale(bits, start, True, False, group_at("weight", entry.lr_weight))
 
     def first_scale(self, weight: Array, axes: tuple[int, ...] | None, bits: int) -> Array:
         """Return the scales to begin with, over which `axes` are shared, `(out, 1, ...)`, or (), where all are."""
@@ -93,7 +93,7 @@ class LSQQuantizer(CalibratedQuantizer):
         signed = limits[0] < 0
         reach = max(-limits[0], limits[1])
         start = np.asarray(reach / (2 ** (bits - signed) - 1), np.float32)
-        return LearnedScale(bits, start, signed, True, group_at(entry.lr_input), shared)
+        return LearnedScale(bits, start, signed, True, group_at("input", entry.lr_input), shared)
 
 
 class LSQPlusQuantizer(LSQQuantizer):
@@ -110,7 +110,7 @@ class LSQPlusQuantizer(LSQQuantizer):
         return np.asarray(np.maximum(np.abs(mean - spread), np.abs(mean + spread)) / 2 ** (bits - 1))
 
     def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
-        return LearnedGrid(bits, *limits, group_at(entry.lr_input), shared)
+        return LearnedGrid(bits, *limits, group_at("input", entry.lr_input), shared)
 
 
 class PACTQuantizer(STEQuantizer):
@@ -122,7 +122,7 @@ class PACTQuantizer(STEQuantizer):
     name = "qat_pact"
 
     def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
-        return Clipped(bits, max(-limits[0], limits[1]), limits[0] < 0, group_at(entry.lr_input), shared)
+        return Clipped(bits, max(-limits[0], limits[1]), limits[0] < 0, group_at("input", entry.lr_input), shared)
 
     def objectives(self) -> Sequence[Objective]:
         clipped = {site: view for site, view in self._views().items() if isinstance(view, Clipped)}

@@ -125,8 +125,9 @@ class CalibratedQuantizer(Quantizer):
         return self._made
 
     def learning(self) -> Mapping[str, Learning]:
-        rates = {rate for spec in self.specs if not spec.exclude for rate in (spec.lr_weight, spec.lr_input)}
-        return {group_at(rate): Learning(rate) for rate in sorted(rates)}
+        entries = [spec for spec in self.specs if not spec.exclude]
+        rates = sorted({(kind, rate) for spec in entries for kind, rate in (("input", spec.lr_input), ("weight", spec.lr_weight))})
+        return {group_at(kind, rate): Learning(rate) for kind, rate in rates}
 
     def grids(self) -> Grids:
         """Return the grids of weights and activations as they are seen now. Raises `ConfigError` before anything was measured."""

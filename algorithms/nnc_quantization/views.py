@@ -35,9 +35,9 @@ class Quantised(View):
         """Return the grid that is seen now, given the view's numbers and, of a weight, the masked weight `(out, in, *kernel)`."""
 
 
-def group_at(rate: float) -> str:
-    """Return the group of the scales that learn at a rate."""
-    return f"scales at {rate}"
+def group_at(kind: str, rate: float) -> str:
+    """Return the group of the scales of a kind, "weight" or "input", that learn at a rate."""
+    return f"{kind} scales at {rate:g}"
 
 
 class ScaleOfMax(Quantised):
