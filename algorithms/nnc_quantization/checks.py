@@ -11,11 +11,9 @@ from nnc.arrays import to_numpy
 from nnc.errors import ConfigError, nearest
 from nnc.select import Treating, selected
 from nnc_quantization.observers import OBSERVERS
-from nnc_schemas.quantize import PTQSpec, QuantSpec, in_name
+from nnc_schemas.quantize import CHANNELWISE, PTQSpec, QuantSpec, in_name
 from nnc_schemas.selector import Selector
 
-#: Paddle's word for what weights do by default: the largest |w| of each output channel.
-CHANNELWISE = "channel_wise_abs_max"
 #: Observers of weights whose grid covers the largest |w|.
 COVERING = (CHANNELWISE, "abs_max", "minmax", "moving_average_abs_max", "avg")
 
@@ -69,9 +67,7 @@ def check_observers(entry: QuantSpec, algorithm: str) -> None:
             continue
         known = (*OBSERVERS, CHANNELWISE) if tensor == "weight" else tuple(OBSERVERS)
         if name == CHANNELWISE and tensor != "weight":
-            raise ConfigError(
-                f"{entry.place}.observer: {name!r} is for weights; write {{'weight': {name!r}}}, or leave it out: they do so."
-            )
+            raise ConfigError(f"{entry.place}.observer: {name!r} is for weights, which do so by themselves; leave it out of {tensor!r}.")
         if name not in known:
             raise ConfigError(f"{entry.place}.observer: {name!r} is no observer{nearest(name, known)}. Known are {', '.join(known)}.")
     _check_weights_observer(entry, entry.observes("weight"), algorithm)

@@ -21,6 +21,8 @@ from nnc_schemas.selector import Selector
 from nnc_schemas.values import Batches, Sharing
 
 TENSORS = ("weight", "input", "output", "bias")
+#: Paddle's word for what weights do by default: the largest |w| of each output channel.
+CHANNELWISE = "channel_wise_abs_max"
 DTYPES = ("int", "uint", *(f"{sign}int{bits}" for bits in range(8, 1, -1) for sign in ("", "u")))
 SCHEMES = ("per_tensor_symmetric", "per_tensor_affine", "per_channel_symmetric", "per_group_symmetric", "symmetric", "affine")
 _NNI3 = {"_input_": "input", "_output_": "output"}
@@ -194,10 +196,14 @@ class QuantSpec(Selector):
         return (self.group_size or 32) if self.scheme("weight") == "per_group_symmetric" else 0
 
     def observes(self, tensor: str) -> str | None:
-        """Return the observer that is asked for a tensor, if any; a plain name means weights only where they alone are quantised."""
+        """Return the observer that is asked for a tensor, if any.
+
+        A plain name means activations, and weights only where they alone are quantised; one that says channel means weights always.
+        """
         if isinstance(self.observer, dict):
             return self.observer.get(tensor)
-        return self.observer if tensor != "weight" or self.tensors == ("weight",) else None
+        of_weights = self.observer == CHANNELWISE or self.tensors == ("weight",)
+        return self.observer if of_weights == (tensor == "weight") else None
 
     def _names_tensors_once(self) -> None:
         if self.target_names is not None and "quant_types" in self.model_fields_set and set(self.target_names) != set(self.quant_types):

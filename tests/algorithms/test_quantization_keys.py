@@ -208,8 +208,9 @@ def test_one_bit_is_for_weights(network, algorithm):
     assert bits_of(network, algorithm, quant_bits={"weight": 1, "input": 8}, op_names=["fc1"]) == {"fc1.weight": 2, "fc1.input": 8}
 
 
-def test_the_usual_observer_of_weights_has_paddles_name(network):
-    named, usual = grids_of(network, observer={"weight": "channel_wise_abs_max"}), grids_of(network)
+@pytest.mark.parametrize("observer", ["channel_wise_abs_max", {"weight": "channel_wise_abs_max"}], ids=str)
+def test_the_usual_observer_of_weights_has_paddles_name(network, observer):
+    named, usual = grids_of(network, observer=observer), grids_of(network)
 
     assert all(grid.same(usual[site]) for site, grid in named.items())
 
@@ -227,7 +228,6 @@ def test_a_plain_observer_is_of_activations_or_of_weights_alone(network):
 @pytest.mark.parametrize(
     ("algorithm", "keys", "told"),
     [
-        ("ptq", {"observer": "channel_wise_abs_max"}, "'channel_wise_abs_max' is for weights; write {'weight': 'channel_wise_abs_max'}"),
         ("ptq", {"observer": {"input": "channel_wise_abs_max"}}, "'channel_wise_abs_max' is for weights"),
         ("ptq", {"observer": {"weight": "mes"}}, "config_list[0].observer: 'mes' is no observer; nearest: 'mse'"),
         ("qat_ste", {"observer": {"weight": "mse"}}, "'mse' of weights: 'qat_ste' has grids that follow the weights"),
