@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from copy import copy
 from math import isfinite, prod
 from os import PathLike
 from pathlib import Path
@@ -74,7 +73,7 @@ class ScheduledPruner:
         self.model = self.adapter.model
         self.example_inputs, self.train, self.speedup = example_inputs, flag("train", train), flag("speedup", speedup)
         self.seed = whole_number("seed", seed, 0, "random numbers are drawn by it")
-        self.trainer = _for_rounds(trainer, self.adapter)
+        self.trainer = None if trainer is None else require_trainer(trainer).afresh(self.adapter)
         self.specs = _parsed(config_list)
         self.pruner = _one_pruner(self.specs)
         self.units = Units(self.specs, self.adapter.layers(), self.pruner)
@@ -214,16 +213,6 @@ def _parameters(adapter: Any) -> int:
     masks = adapter.masks()
     every = ((layer.name, name, shape) for layer in adapter.layers() for name, shape in layer.parameters.items())
     return sum(int(masks[layer][name].sum()) if name in masks.get(layer, {}) else prod(shape) for layer, name, shape in every)
-
-
-def _for_rounds(trainer: Any, adapter: Any) -> Trainer | None:
-    """Return a trainer whose optimizer begins afresh in each round, whether or not the run was killed before it."""
-    if trainer is None:
-        return None
-    own = copy(require_trainer(trainer))
-    if hasattr(adapter, "afresh"):
-        own.optimizer = adapter.afresh(trainer.optimizer)
-    return own
 
 
 def require_trainer(given: Any) -> Trainer:

@@ -88,7 +88,7 @@ def run(
     stages = _read(recipe)
     where = Path(folder)
     adapter = adapter_for(model)
-    require_trainer(trainer)
+    trainer = require_trainer(trainer).afresh(adapter)
     finished = _resume(where, _described(stages))
     for number, stage in enumerate(stages[len(finished) :], len(finished)):
         check(f"stages[{number}]", stage, adapter.model, trainer, example_inputs)

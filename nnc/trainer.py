@@ -9,6 +9,7 @@ The loop is the same on every framework; one step of it is the adapter's (`Train
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,7 +51,7 @@ class Trainer:
         `label`, `f(targets, outputs)` as Keras has it; or, if that is called `model`, `f(model, batch)`; or None where the outputs carry
         their loss (Hugging Face), or a Keras model is compiled with one. It returns a scalar.
     `optimizer`: PyTorch: a function from parameters to an optimizer, or an optimizer of the model's parameters; Keras: an optimizer, its
-        name, or a function from variables to one. None: Keras takes the compiled one.
+        name, or a function from variables to one. None: Keras takes the compiled one. Rounds and stages build an optimizer again.
     `evaluate`: `f(model)` returns a number, the higher the better.
     `epochs`, or `steps` in its place, is how long `train` trains unless told otherwise. `accumulate` batches make one step, that of one
         large batch, also across two runs through the data. Those that are left over at the end of the last epoch make a step of their
@@ -116,6 +117,14 @@ class Trainer:
     def given(self, batch: Any) -> Any:
         """Return what of a batch `adapter.forward(..., through=self.through)` is to run: all of it where the loss runs the model."""
         return inputs_and_targets(batch)[0] if self.through is None else batch
+
+    def afresh(self, adapter: Any) -> Trainer:
+        """Return a trainer like this one, for this adapter's model and what is cut from it: each training begins with an optimizer in its
+        first state, of the parameters that are left, whether or not the run was killed before it."""
+        own = copy(self)
+        if hasattr(adapter, "afresh"):
+            own.optimizer = adapter.afresh(self.optimizer)
+        return own
 
     def train(
         self,

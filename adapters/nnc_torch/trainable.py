@@ -14,7 +14,7 @@ from nnc.errors import ConfigError, nearest
 from nnc.graph.ir import Array
 from nnc.objective import Objective
 from nnc.views import Learning, Site, Views
-from nnc_torch import callbacks, learning, objectives, own_loops, taps, training, views
+from nnc_torch import callbacks, learning, objectives, optimizers, own_loops, taps, training, views
 from nnc_torch.inference import to_numpy
 from nnc_torch.instruments import instruments
 from nnc_torch.layers import canonical, native
@@ -47,11 +47,7 @@ class Trainable:
         torch.manual_seed(seed)
 
     def afresh(self, optimizer: Any) -> Any:
-        if isinstance(optimizer, torch.optim.Optimizer):
-            name = type(optimizer).__name__
-            given = f"Trainer.optimizer: the {name} that is given has its parameters and its state already, and each round needs its own"
-            raise ConfigError(f"{given}; pass a function such as lambda p: torch.optim.{name}(p, 1e-4).")
-        return optimizer
+        return optimizers.again(self.model, optimizer) if isinstance(optimizer, torch.optim.Optimizer) else optimizer
 
     @torch.no_grad()
     def write(self, numbers: Mapping[Site, Array]) -> dict[Site, Array]:

@@ -20,6 +20,7 @@ from nnc_torch.instruments import device_of, instruments
 from nnc_torch.learning import learn
 from nnc_torch.nonfinite import first_not_finite
 from nnc_torch.objectives import total
+from nnc_torch.optimizers import optimizer_of
 from nnc_torch.placing import batch_for
 from nnc_torch.scalars import NO_GRADIENT, scalar
 
@@ -54,7 +55,7 @@ class TorchTrainStep:
     def __init__(self, model: nn.Module, loss: Loss, optimizer: Any, precision: str, accumulate: int) -> None:
         self.model, self.loss, self.accumulate = model, loss, accumulate
         self.device = device_of(model)
-        self.optimizer = _optimizer(model, optimizer)
+        self.optimizer = optimizer_of(model, optimizer)
         self.half = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
         self.batches = 0
@@ -165,36 +166,6 @@ def _set_modes(modes: list[tuple[nn.Module, bool]]) -> None:
     for module, training in modes:
         if module.training != training:
             module.training = training  # not module.eval(): users override it
-
-
-def _optimizer(model: nn.Module, given: Any) -> Optimizer:
-    """Return the optimizer of a model's parameters. Raises ConfigError for what is none, or one of another model."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not learning and not (isinstance(given, Optimizer) and instruments(model).trained()):
-        count = sum(1 for _ in model.parameters())
-        raise ConfigError(
-            f"Trainer.optimizer: all {count} parameters of the model are frozen (requires_grad=False), so it has nothing to train; "
-            "parameter.requires_grad_(True) lets one learn."
-        )
-    if isinstance(given, Optimizer):
-        made = given
-    elif callable(given):
-        made = given(learning)
-    else:
-        raise ConfigError(
-            f"Trainer.optimizer: {given!r} is neither an optimizer nor a function such as lambda p: torch.optim.AdamW(p, 1e-4)."
-        )
-    if not isinstance(made, Optimizer):
-        raise ConfigError(f"Trainer.optimizer: the function returned a {type(made).__name__}, no torch.optim.Optimizer.")
-    own = {id(parameter) for parameter in model.parameters()}
-    held = [parameter for group in made.param_groups for parameter in group["params"]]
-    strangers = sum(id(parameter) not in own for parameter in held)
-    if strangers:
-        raise ConfigError(
-            f"Trainer.optimizer: {strangers} of its {len(held)} parameters are not the model's: it was built for another model, or "
-            "before this one was made smaller. Pass a function, lambda p: torch.optim.AdamW(p, 1e-4), that builds it anew."
-        )
-    return made
 
 
 def _flat(optimizer: Optimizer) -> dict[str, Array]:

@@ -106,18 +106,56 @@ def test_dropout_draws_what_it_would_have_drawn(framework, tmp_path):
     np.testing.assert_array_equal(run("killed", dies_in=3), whole)
 
 
+def parameters_in_two_groups(hidden, others):
+    return [{"params": hidden, "lr": 0.05}, {"params": others, "weight_decay": 0.1}]
+
+
+def test_an_optimizer_of_torch_begins_again_in_each_round(tmp_path):
+    import torch
+
+    from tests.frameworks import FRAMEWORKS
+
+    framework, model = FRAMEWORKS["torch"], mlp(FRAMEWORKS["torch"])
+    inputs = tensor(framework, ROWS[0][0])
+
+    def run(folder, optimizer, **options):
+        training = trainer(framework, ROWS, steps=2)
+        training.optimizer = optimizer
+        return finished(framework, tmp_path / folder, training, lambda _: model, example_inputs=inputs, speedup=True, **options)
+
+    def built(parameters):
+        return torch.optim.AdamW(parameters_in_two_groups(parameters[:2], parameters[2:]), lr=0.01)
+
+    given = built(list(model.parameters()))
+    given.param_groups[0]["params"][0].grad = torch.ones_like(model.hidden.weight)
+    before = model.hidden.weight.detach().clone()
+    given.step()  # it has been used, so it has a state
+    with torch.no_grad():
+        model.hidden.weight.copy_(before)
+    whole = run("whole", given)
+
+    np.testing.assert_array_equal(run("killed", given, dies_in=3), whole)
+    np.testing.assert_array_equal(run("function", built), whole)
+    assert given.state[model.hidden.weight]["step"] == 1
+
+
 def test_an_optimizer_that_cannot_begin_again_is_refused_before_anything_is_touched():
     import torch
 
     from tests.frameworks import FRAMEWORKS
 
+    class Own(torch.optim.SGD):
+        def __init__(self, params, secret):
+            super().__init__(params, lr=secret)
+
     model, framework = mlp(FRAMEWORKS["torch"]), FRAMEWORKS["torch"]
     training = trainer(framework, ROWS)
-    training.optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    training.optimizer = Own(model.parameters(), 0.01)
+    with pytest.raises(ConfigError, match=r"Trainer.optimizer: a Own is given, .* 'secret'. Pass a function"):
+        nnc.ScheduledPruner(model, MEASURED, trainer=training)
 
-    with pytest.raises(
-        ConfigError, match=r"Trainer.optimizer: the Adam that is given .* pass a function such as lambda p: torch.optim.Adam"
-    ):
+    training.optimizer = torch.optim.SGD(mlp(framework).parameters(), 0.01)
+    with pytest.raises(ConfigError, match=r"Trainer.optimizer: 4 of its 4 parameters are not the model's"):
         nnc.ScheduledPruner(model, MEASURED, trainer=training)
 
 

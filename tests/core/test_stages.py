@@ -56,9 +56,11 @@ class Killed(Exception):
 def give_go(framework, tmp_path):
     """Return a function that runs a recipe on a fresh model in one folder, and may die in the evaluation after some stages."""
 
-    def go(recipe=RECIPE, dies_after=None, folder="run", model=None):
+    def go(recipe=RECIPE, dies_after=None, folder="run", model=None, instance=False):
         fresh, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
         model = fresh if model is None else model
+        if instance:
+            optimizer = optimizer(list(model.parameters()) if framework.name == "torch" else model.trainable_variables)
         asked = []
 
         def evaluate(model):
@@ -101,6 +103,14 @@ def test_a_run_that_was_killed_goes_on_with_the_stage_that_it_was_in(go):
     assert [one.name for one in resumed.stages] == ["fit", "half", "distil"]
     for name, wanted in weights(whole.model).items():
         np.testing.assert_allclose(weights(resumed.model)[name], wanted, atol=1e-6, err_msg=name)
+
+
+def test_an_optimizer_serves_each_stage_as_a_function_that_builds_it_does(go):
+    built, _ = go(folder="function")
+    given, _ = go(folder="instance", instance=True)
+
+    for name, wanted in weights(built.model).items():
+        np.testing.assert_array_equal(weights(given.model)[name], wanted, err_msg=name)
 
 
 def test_a_finished_run_is_only_read(go):
