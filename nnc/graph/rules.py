@@ -140,6 +140,17 @@ def _grouped(node: Node, axes: Axes, inputs: int, weight_out: int, weight_in: in
         axes.blocks.append(groups)
 
 
+def _all_but_its_own(node: Node, axes: Axes, reason: str) -> None:
+    """Let input and output be the same along every axis but those that the node works on, which stay whole."""
+    x, y = _main(node)
+    for number, (before, after) in enumerate(zip(axes[x], axes[y], strict=True)):
+        if number in node.attrs["axes"]:
+            axes.pin(before, reason)
+            axes.pin(after, reason)
+        else:
+            axes.eq(before, after)
+
+
 def _pin_others(tensor: Tensor, but: set[int], reason: str, axes: Axes) -> None:
     for number, axis in enumerate(axes[tensor]):
         if number not in but:
@@ -180,13 +191,7 @@ def layer_norm(node: Node, axes: Axes) -> None:
 
 
 def pool(node: Node, axes: Axes) -> None:
-    x, y = _main(node)
-    for number, (before, after) in enumerate(zip(axes[x], axes[y], strict=True)):
-        if number in node.attrs["axes"]:
-            axes.pin(before, f"a position, to {node.place}")
-            axes.pin(after, f"a position, to {node.place}")
-        else:
-            axes.eq(before, after)
+    _all_but_its_own(node, axes, f"a position, to {node.place}")
 
 
 def reduce(node: Node, axes: Axes) -> None:
@@ -278,13 +283,7 @@ def select(node: Node, axes: Axes) -> None:
 
 
 def pad(node: Node, axes: Axes) -> None:
-    x, y = _main(node)
-    for number, (before, after) in enumerate(zip(axes[x], axes[y], strict=True)):
-        if number in node.attrs["axes"]:
-            axes.pin(before, f"{node.place} grows it")
-            axes.pin(after, f"{node.place} grows it")
-        else:
-            axes.eq(before, after)
+    _all_but_its_own(node, axes, f"{node.place} grows it")
 
 
 def embedding(node: Node, axes: Axes) -> None:
