@@ -94,15 +94,15 @@ def _require_same(folder: Path, known: Mapping[str, Any], run: Mapping[str, Any]
     # A run that began before a key was known lacks it, and goes on. Parameters are compared with their numbers, which tell more.
     for key in run:
         if key != "parameters" and key in known and known[key] != run[key]:
-            found = f"{folder} holds a run with {_told(key, known[key], run[key])}"
+            found = f"{folder} holds a run with {difference(key, known[key], run[key])}"
             raise ConfigError(f"folder: {found}; choose another folder, or give the run what it began with.")
 
 
-def _told(key: str, known: Any, given: Any) -> str:
+def difference(key: str, known: Any, given: Any) -> str:
     """Return what differs: of settings with names, the first of these."""
     if isinstance(known, dict) and isinstance(given, dict):
         first = next(name for name in {**known, **given} if known.get(name) != given.get(name))
-        return _told(f"{key}.{first}", known.get(first), given.get(first))
+        return difference(f"{key}.{first}", known.get(first), given.get(first))
     return f"{key} {known!r}, not {given!r}"
 
 

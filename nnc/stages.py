@@ -2,7 +2,7 @@
 
 result = nnc.run(model, "bert.yaml", trainer=trainer, example_inputs=inputs, folder="runs/bert")
 
-runs/bert/stages.json          the recipe, and what each finished stage came to
+runs/bert/stages.json          the recipe, what else the run began with, and what each finished stage came to
 runs/bert/attention            the model after the stage "attention", as nnc.save writes it
 runs/bert/ffn.rounds           the rounds of a stage with a schedule (rounds.py)
 runs/bert/small.onnx           the file of a stage with `export: small.onnx`
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
@@ -29,7 +30,8 @@ from nnc.recipe import read_file, spec_of
 from nnc.registry import adapter_for
 from nnc.rehearsal import check, lasting_as, scheduled
 from nnc.rounds import require_trainer
-from nnc.storage import load, save
+from nnc.runs import difference
+from nnc.storage import fingerprint, load, save
 from nnc_schemas import SpecError, Stage, parse_stages
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from nnc.trainer import Trainer
 
 _INDEX = "stages.json"
+#: What of a trainer tells one run from another: a stage says itself how long it trains.
+_TRAINING = ("accumulate", "precision", "seed")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,21 @@ class Finished:
     parameters: int
     seconds: float
     heads: tuple[str, ...] = ()
+
+
+@dataclass
+class _Index:
+    """What stages.json holds. `weights` are fingerprints of the model that was given: as the run began, and as the last stage left it."""
+
+    recipe: list[Any]
+    trainer: dict[str, Any]
+    weights: list[str]
+    finished: list[Finished] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        scratch = path.with_suffix(".part")
+        scratch.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        os.replace(scratch, path)
 
 
 @dataclass(frozen=True)
@@ -83,27 +102,29 @@ def run(
 
     A second run on the same folder goes on after the last stage that was finished, or the last round of a stage with a schedule. `say`
     is called with each line of progress. After any exception the user's model is as it was.
-    Raises `ConfigError` for a recipe that is wrong, in whichever stage, or a folder of another recipe, before anything is trained.
+    Raises `ConfigError` for a recipe that is wrong, in whichever stage, or a folder of another recipe or of another trainer's settings,
+    before anything is trained. Warns of a folder whose finished stages began with other weights than the model's.
     """
     stages = _read(recipe)
     where = Path(folder)
     adapter = adapter_for(model)
     trainer = require_trainer(trainer).afresh(adapter)
-    finished = _resume(where, _described(stages))
-    for number, stage in enumerate(stages[len(finished) :], len(finished)):
+    settings = {name: getattr(trainer, name) for name in _TRAINING}
+    index = _resume(where, _Index(_described(stages), settings, [fingerprint(model)]))
+    for number, stage in enumerate(stages[len(index.finished) :], len(index.finished)):
         check(f"stages[{number}]", stage, adapter.model, trainer, example_inputs)
     where.mkdir(parents=True, exist_ok=True)
-    for done in finished:
+    for done in index.finished:
         say(_line(done))
     with given_back(adapter):
-        return _run(stages, finished, adapter, trainer, example_inputs, where, say)
+        return _run(stages, index, adapter, trainer, example_inputs, where, say)
 
 
 def _run(
-    stages: Sequence[Stage], finished: list[Finished], adapter: Adapter, trainer: Trainer, example_inputs: Any, where: Path, say: Any
+    stages: Sequence[Stage], index: _Index, adapter: Adapter, trainer: Trainer, example_inputs: Any, where: Path, say: Any
 ) -> RunResult:
     """Do the stages that are not finished."""
-    described, start = _described(stages), adapter.model
+    start, finished = adapter.model, index.finished
     model = load(where / finished[-1].name, model=untouched(adapter)) if finished else start
     for stage in stages[len(finished) :]:
         began = perf_counter()
@@ -115,7 +136,8 @@ def _run(
         off(adapter_for(model))  # grids are in the file; the next stage begins with the float model, as after a kill
         done = Finished(stage.name, metric, _parameters(adapter_for(model)), perf_counter() - began, heads)
         finished.append(done)
-        _write(where / _INDEX, {"recipe": described, "finished": [asdict(one) for one in finished]})
+        index.weights[1:] = [fingerprint(start)]
+        index.write(where / _INDEX)
         for line in (*heads, _line(done)):
             say(line)
     return RunResult(model, tuple(finished))
@@ -184,23 +206,34 @@ def _as_of_now(recipe: list[Any]) -> list[Any]:
         return recipe
 
 
-def _resume(where: Path, described: list[Any]) -> list[Finished]:
-    """Return the stages that are finished in a folder. Raises `ConfigError` where it holds another recipe."""
-    index = where / _INDEX
+def _resume(where: Path, index: _Index) -> _Index:
+    """Return what is known of a run in a folder, or `index` where there is none. Raises `ConfigError` where it is another run."""
     if where.exists() and not where.is_dir():
         raise ConfigError(f"folder: {where} is a file; the stages need a folder.")
-    if not index.is_file():
-        return []
-    try:
-        known = json.loads(index.read_text("utf-8"))
-        finished = [Finished(**{**one, "heads": tuple(one["heads"])}) for one in known["finished"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{index}: the run cannot be read: {error!r}.") from None
-    earlier = _as_of_now(known["recipe"])[: len(finished)]
-    if earlier != described[: len(earlier)]:
-        other = next(number for number, stage in enumerate(earlier) if [stage] != described[number : number + 1])
+    if not (where / _INDEX).is_file():
+        return index
+    known = _known(where / _INDEX, index)
+    earlier = _as_of_now(known.recipe)[: len(known.finished)]
+    if earlier != index.recipe[: len(earlier)]:
+        other = next(number for number, stage in enumerate(earlier) if [stage] != index.recipe[number : number + 1])
         raise ConfigError(f"folder: {where} holds a run whose stages[{other}] is another one; choose another folder, or the first recipe.")
-    return finished
+    if known.finished and known.trainer != index.trainer:
+        found = f"folder: {where} holds a run with {difference('trainer', known.trainer, index.trainer)}"
+        raise ConfigError(f"{found}; choose another folder, or give the trainer what it began with.")
+    if known.finished and index.weights[0] not in known.weights:
+        stands = f"what {known.finished[-1].name!r} came to is gone on with. Another folder begins again"
+        warnings.warn(f"folder: {where} holds a run that began with other weights than the model has; {stands}.", UserWarning, stacklevel=3)
+    return replace(index, weights=known.weights, finished=known.finished)
+
+
+def _known(path: Path, index: _Index) -> _Index:
+    """Return what is written of a run; what it is too old to have is as in `index`."""
+    try:
+        known = json.loads(path.read_text("utf-8"))
+        finished = [Finished(**{**one, "heads": tuple(one["heads"])}) for one in known["finished"]]
+        return _Index(known["recipe"], known.get("trainer", index.trainer), known.get("weights", index.weights), finished)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{path}: the run cannot be read: {error!r}.") from None
 
 
 def _parameters(adapter: Adapter) -> int:
@@ -210,9 +243,3 @@ def _parameters(adapter: Adapter) -> int:
 def _line(done: Finished) -> str:
     metric = "" if done.metric is None else f", metric {done.metric:.4f}"
     return f"{done.name}: {done.parameters:,} parameters{metric}, {done.seconds:.0f} s"
-
-
-def _write(path: Path, data: Mapping[str, Any]) -> None:
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    os.replace(scratch, path)

@@ -88,6 +88,15 @@ def holds(folder: str | PathLike[str], model: Any) -> bool:
     return saved.keys() == now.keys() and all(_same(array, now[path]) for path, array in saved.items())
 
 
+def fingerprint(model: Any) -> str:
+    """Return a digest of a model's weights and masks. Counters and states of random numbers do not tell."""
+    digest = sha256()
+    for path, array in sorted(_telling(_all_tensors(adapter_for(model)), {}).items()):
+        digest.update(f"{path} {array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
 def _telling(tensors: Mapping[str, Array], names: Mapping[str, str]) -> dict[str, Array]:
     """Return masks and what is no whole number, by the paths that they have now."""
     found = {path_now(path, names): array for path, array in tensors.items() if not path.startswith(_MASK) and array.dtype.kind not in "iu"}

@@ -1,6 +1,7 @@
 """A recipe of stages: what is run, what is kept on disk, and what goes on after a run that was killed."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import nnc
 from nnc.arrays import to_numpy
 from nnc.errors import ConfigError
+from nnc.registry import adapter_for
 
 INPUTS = np.random.default_rng(0).standard_normal((16, 8)).astype("float32")
 LABELS = (INPUTS[:, 0] > 0).astype("int64")
@@ -56,7 +58,7 @@ class Killed(Exception):
 def give_go(framework, tmp_path):
     """Return a function that runs a recipe on a fresh model in one folder, and may die in the evaluation after some stages."""
 
-    def go(recipe=RECIPE, dies_after=None, folder="run", model=None, instance=False):
+    def go(recipe=RECIPE, dies_after=None, folder="run", model=None, instance=False, seed=0):
         fresh, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
         model = fresh if model is None else model
         if instance:
@@ -69,7 +71,7 @@ def give_go(framework, tmp_path):
                 raise Killed
             return float(len(asked))
 
-        trainer = nnc.Trainer(pairs, loss, optimizer, evaluate, progress=False)
+        trainer = nnc.Trainer(pairs, loss, optimizer, evaluate, progress=False, seed=seed)
         said = []
         return nnc.run(model, recipe, trainer=trainer, example_inputs=pairs[0][0], folder=tmp_path / folder, say=said.append), said
 
@@ -140,6 +142,36 @@ def test_a_folder_of_another_recipe_is_refused(go):
 
     with pytest.raises(ConfigError, match=r"holds a run whose stages\[0\] is another one"):
         go([{"name": "fit", "train": {"steps": 3}}])
+
+
+def test_a_folder_of_other_settings_of_the_trainer_is_refused(go):
+    go(RECIPE[:1])
+
+    with pytest.raises(ConfigError, match=r"holds a run with trainer.seed 0, not 1; choose another folder"):
+        go(seed=1)
+
+
+def test_a_run_that_began_with_other_weights_is_gone_on_with_and_said(go, framework):
+    with pytest.raises(Killed):
+        go(dies_after=1)
+    other = {"torch": torch_parts, "keras": keras_parts}[framework.name]()[0]
+    adapter_for(other).load_tensors({path: array * 2 for path, array in adapter_for(other).tensors().items()})
+
+    with pytest.warns(UserWarning, match="began with other weights than the model has; what 'fit' came to is gone on with"):
+        result, _ = go(model=other)
+
+    assert [one.name for one in result.stages] == ["fit", "half", "distil"]
+
+
+def test_the_same_session_may_ask_again(go, framework):
+    model = {"torch": torch_parts, "keras": keras_parts}[framework.name]()[0]
+    first, _ = go(model=model)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again, _ = go(model=model)
+
+    assert again.stages == first.stages
 
 
 CHAIN = {
