@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class MovementPruner(Pruner):
         for name, layer in self.layers.items():
             shape, entry = layer.parameters["weight"], self.entry(name)
             scores = shape if entry.block is None else blocks(shape, entry, name)
-            made[Site(name, "weight")] = Movement(entry, (Part(name, None, scores, 1.0, entry.block),))
+            made[Site(name, "weight")] = Movement(entry, (Part(name, None, scores, 1.0, entry.block),), self._due(entry))
         return made
 
     def _by_granule(self) -> dict[Site, Movement]:
@@ -77,8 +78,20 @@ class MovementPruner(Pruner):
                 site = Site(layer, parameter)
                 part = Part(f"group {number}", vector, (count,), count / scored)
                 # A parameter may belong to several groups, as that of a concatenation's reader does.
-                found[site] = Movement(entry, (*(found[site].parts if site in found else ()), part))
+                found[site] = Movement(entry, (*(found[site].parts if site in found else ()), part), self._due(entry))
         return found
+
+    def _due(self, entry: MovementSpec) -> float:
+        """Return which part of the scores is masked in the end: a total counts in the larger model, of which something has left."""
+        if entry.total is None or not self.whole:
+            return entry.amount
+        before, now = 0.0, 0.0
+        for name, layer in self.layers.items():
+            if self.entry(name) is entry or (entry.global_group is not None and self.entry(name).global_group == entry.global_group):
+                shape = self.whole[f"{name}.weight".lstrip(".")]
+                before += prod(shape)
+                now += prod(shape) * layer.parameters["weight"][0] / shape[0]
+        return max(0.0, 1 - (1 - entry.amount) * before / now)
 
     def _warn_of_norms(self) -> None:
         """Warn of layers that a BatchNorm follows in the model's order: without a graph their channels are scored without it."""

@@ -40,13 +40,17 @@ class Part:
 
 
 class Movement(View):
-    """Shows a parameter times a mask of its scores' making; the mask's gradient goes to the scores as if they were the mask."""
+    """Shows a parameter times a mask of its scores' making; the mask's gradient goes to the scores as if they were the mask.
+
+    `amount` is the fraction of each part's scores that is masked after `cool_down`.
+    """
 
     name = "movement"
 
-    def __init__(self, entry: MovementSpec, parts: tuple[Part, ...]) -> None:
+    def __init__(self, entry: MovementSpec, parts: tuple[Part, ...], amount: float) -> None:
         self.entry = entry
         self.parts = parts
+        self.amount = amount
         self.group = f"movement scores at {entry.score_rate:g}"
 
     def variables(self) -> Mapping[str, Variable]:
@@ -82,7 +86,7 @@ class Movement(View):
         """Return how many of `size` are due at a step: amount * (1 - (1 - t)^3) between warm-up and cool-down (arXiv:1710.01878)."""
         length = max(1, self.entry.cool_down - self.entry.warm_up)
         left = 1.0 - ops.clip((step - self.entry.warm_up) / length, 0.0, 1.0)
-        return ops.floor(self.entry.amount * size * (1.0 - left * left * left) + 1e-6)
+        return ops.floor(self.amount * size * (1.0 - left * left * left) + 1e-6)
 
     def worth(self, scores: Array) -> Array:
         """Return what is compared: the scores, or their sigmoid."""
@@ -94,7 +98,7 @@ class Movement(View):
         if self.entry.mode == "soft":
             return (self.worth(scores) > self.entry.threshold).astype(np.float64)
         stays = np.ones(scores.size)
-        stays[np.argsort(scores, axis=None, kind="stable")[: int(self.entry.amount * scores.size + 1e-6)]] = 0
+        stays[np.argsort(scores, axis=None, kind="stable")[: int(self.amount * scores.size + 1e-6)]] = 0
         return stays.reshape(scores.shape)
 
     def spread(self, part: Part, numbers: Array, shape: tuple[int, ...]) -> Array:

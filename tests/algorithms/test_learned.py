@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.arrays import to_numpy
 from nnc.errors import ConfigError
+from nnc.registry import adapter_for
 from nnc_pruning import ADMMPruner, MovementPruner, SlimPruner
 from tests.algorithms.test_measured import leave_one_out, rank_correlation, wide
-from tests.algorithms.tiny_networks import PICTURES, ROWS, convnet, linear, seen, trainer, zero_loss
+from tests.algorithms.tiny_networks import PICTURES, ROWS, convnet, linear, seen, tensor, trainer, zero_loss
 
 WEIGHT = [[0.5, -1.0, 2.0, 0.3], [-0.7, 0.2, 0.1, -1.5]]
 BIAS = [0.4, -0.2]
@@ -279,3 +281,17 @@ def test_movements_ranks_agree_with_leaving_one_channel_out(framework):
     pruner.unwrap_model()
 
     assert rank_correlation(found, leave_one_out(pruner.model)) > 0.5
+
+
+@pytest.mark.parametrize(("before", "seen"), [((8, 4), 4), ((6, 4), 3), ((4, 4), 2)])
+def test_a_total_masks_while_it_trains_what_of_the_larger_model_is_still_to_leave(framework, before, seen):
+    config = [{"op_names": ["fc"], "total_sparsity": 0.5, "warm_up": 0, "cool_down": 1}]
+    weight = np.arange(1, 17, dtype="float32").reshape(4, 4)
+    model = linear(framework, weight.tolist(), [0.0] * 4)
+    pruner = MovementPruner(model, config, whole={"fc.weight": before, "fc.bias": before[:1]})
+    pruner.compress()
+    data = [(np.ones((2, 4), "float32"), np.zeros((2, 4), "float32"))]
+    trainer(framework, data, rate=0.0).train(model, steps=2)
+
+    outputs = np.asarray(to_numpy(adapter_for(model).forward(tensor(framework, data[0][0]))[0]))
+    assert (outputs[0] != 0).sum() == seen  # of half of what there was, what is left of it
