@@ -282,7 +282,7 @@ class PTQQuantizer(CalibratedQuantizer):
 
     def _observe_by(self, observer: str, steps: int) -> None:
         self.specs = tuple(
-            spec if spec.exclude or spec.search is None else spec.model_copy(update=settings(spec.observer, observer, steps))
+            spec if spec.exclude or spec.search is None else spec.model_copy(update=settings(spec.tensors, spec.observer, observer, steps))
             for spec in self.specs
         )
 

@@ -37,11 +37,10 @@ def search(
     asking = [{**entry, "search": tries} if number in places else entry for number, entry in enumerate(config_list)]
     compressed = compress(model, asking, example_inputs, trainer=trainer)
     compressed.unwrap()
-    found = next(one.searched for one in compressed.quantizers if isinstance(one, PTQQuantizer))
+    quantizer = next(one for one in compressed.quantizers if isinstance(one, PTQQuantizer))
+    found = quantizer.searched
     assert found is not None
-    best = found.best
-    chosen = [
-        {**entry, **settings(entry.get("observer"), best.observer, best.calib_steps)} if number in places else dict(entry)
-        for number, entry in enumerate(config_list)
-    ]
+    chosen = [dict(entry) for entry in config_list]
+    for number, spec in zip(places, (spec for spec in quantizer.specs if not spec.exclude), strict=True):
+        chosen[number] |= settings(spec.tensors, chosen[number].get("observer"), found.best.observer, found.best.calib_steps)
     return replace(found, config_list=chosen)

@@ -86,7 +86,8 @@ def ranked(tries: SearchRange, metric: Callable[[str, int], float], progress: bo
     return tuple(sorted(trials, key=lambda trial: -trial.metric))
 
 
-def settings(given: Any, observer: str, steps: int) -> dict[str, Any]:
-    """Return an entry's keys with which inputs and outputs are observed so; `given` is its observer, of which a weight's stays."""
+def settings(tensors: Sequence[str], given: Any, observer: str, steps: int) -> dict[str, Any]:
+    """Return an entry's keys with which its inputs and outputs are observed so; `given` is its observer, of which a weight's stays."""
+    observers = {tensor: observer for tensor in tensors if tensor in ("input", "output")}
     weights = {"weight": given["weight"]} if isinstance(given, Mapping) and "weight" in given else {}
-    return {"observer": {"input": observer, "output": observer, **weights}, "calib_steps": steps}
+    return {"observer": observers | weights, "calib_steps": steps}

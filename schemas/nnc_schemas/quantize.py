@@ -21,6 +21,10 @@ from nnc_schemas.selector import Selector
 from nnc_schemas.values import Batches, Sharing
 
 TENSORS = ("weight", "input", "output", "bias")
+#: What an entry quantises that does not say.
+_USUAL = ("weight", "input")
+#: The keys of an entry that may have a value for each tensor.
+_BY_TENSOR = ("quant_bits", "quant_dtype", "quant_scheme", "observer", "target_settings")
 #: Paddle's word for what weights do by default: the largest |w| of each output channel.
 CHANNELWISE = "channel_wise_abs_max"
 DTYPES = ("int", "uint", *(f"{sign}int{bits}" for bits in range(8, 1, -1) for sign in ("", "u")))
@@ -144,7 +148,9 @@ class QuantTarget(BaseModel):
 class QuantSpec(Selector):
     """One entry that quantises. Read a tensor's settings through `bits`, `scheme` and `observes`: they know every spelling."""
 
-    quant_types: Tensors = Field(("weight", "input"), description="The tensors to quantise: weight, input, output, bias.")
+    quant_types: Tensors | None = Field(
+        None, description="The tensors to quantise: weight, input, output, bias. Default: weight, input, and what else has settings here."
+    )
     target_names: Tensors | None = Field(None, description="NNI 3's word for quant_types: weight, _input_, _output_, bias.")
     quant_bits: Bits = Field(8, description="2 to 8, or a number for each tensor: {weight: 4, input: 8}.")
     quant_dtype: Dtype | None = Field(
@@ -168,7 +174,8 @@ class QuantSpec(Selector):
     @property
     def tensors(self) -> tuple[str, ...]:
         """The tensors to quantise, however they were named."""
-        return self.quant_types if self.target_names is None else self.target_names
+        named = self.quant_types or self.target_names
+        return named or (*_USUAL, *(tensor for tensor in TENSORS if tensor in self._set_by() and tensor not in _USUAL))
 
     def bits(self, tensor: str, int4: bool = False) -> int:
         """Return how many bits a tensor has; `int4` says that its layer is among `int4_layers`."""
@@ -206,14 +213,27 @@ class QuantSpec(Selector):
         return self.observer if of_weights == (tensor == "weight") else None
 
     def _names_tensors_once(self) -> None:
-        if self.target_names is not None and "quant_types" in self.model_fields_set and set(self.target_names) != set(self.quant_types):
-            raise problem(f"target_names: {list(self.target_names)} are not quant_types, {list(self.quant_types)}; name the tensors once.")
+        named, again = self.quant_types, self.target_names
+        if named is not None and again is not None and set(named) != set(again):
+            raise problem(f"target_names: {list(again)} are not quant_types, {list(named)}; name the tensors once.")
+        for tensor, key in self._set_by().items():
+            if tensor not in self.tensors:
+                word = "quant_types" if again is None else "target_names"
+                raise problem(f"{key}: it sets {tensor}, which {word}, {list(self.tensors)}, leaves alone; name it there, or leave it out.")
         if "bias" in self.tensors and not {"weight", "input"} <= set(self.tensors):
             raise problem("quant_types: a bias is a whole number on the grid of weight times input; name weight and input with it.")
         for tensor in self.tensors:
             by_type, bits = _bits_of(_of(self.quant_dtype, tensor)), _of(self.quant_bits, tensor)
             if by_type and bits and "quant_bits" in self.model_fields_set and by_type != bits:
                 raise problem(f"quant_dtype: {_of(self.quant_dtype, tensor)!r} of {tensor} has not the {bits} bits of quant_bits; say one.")
+
+    def _set_by(self) -> dict[str, str]:
+        """Return the tensors that have settings of their own, each with the last key that has one."""
+        return {
+            _NNI3.get(name, name): key
+            for key in _BY_TENSOR
+            for name in (getattr(self, key) if isinstance(getattr(self, key), dict) else ())
+        }
 
     def _target(self, tensor: str) -> QuantTarget | None:
         settings = self.target_settings or {}

@@ -8,8 +8,10 @@ from torch import nn
 import nnc
 from nnc.arrays import to_numpy
 from nnc.errors import ConfigError
+from nnc.recipe import spec_of
 from nnc.registry import adapter_for
 from nnc.views import Site
+from nnc_schemas import parse_config_list
 from tests.algorithms.quantization_networks import NETWORKS
 
 
@@ -126,6 +128,34 @@ def test_what_nni_3_has_and_integer_kernels_have_not_is_refused(network):
     assert "granularity: 'in_channel' is none of default, per_tensor, out_channel" in refused(network, granularity="in_channel")
     assert "'per_channel_affine' of input: integer kernels take one scale" in refused(network, granularity="out_channel")
     assert "target_names: ['weight'] are not quant_types" in refused(network, target_names=["weight"], quant_types=["input"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"quant_bits": {"output": 6}}, {"target_settings": {"_output_": {"quant_dtype": "int6"}}}, {"quant_dtype": {"_output_": "uint6"}}],
+)
+def test_an_entry_that_names_no_tensors_quantises_what_it_has_settings_of_beside_weight_and_input(network, settings):
+    assert bits_of(network, op_names=["fc1"], **settings) == {"fc1.weight": 8, "fc1.input": 8, "fc1.output": 6}
+
+
+@pytest.mark.parametrize("word", ["quant_types", "target_names"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("quant_bits", {"weight": 4, "output": 8}), ("target_settings", {"_output_": {}}), ("observer", {"output": "minmax"})],
+)
+def test_settings_of_a_tensor_that_is_left_alone_are_refused(network, word, key, value):
+    message = refused(network, **{word: ["weight"], key: value})
+
+    assert message == f"config_list[0]: {key}: it sets output, which {word}, ['weight'], leaves alone; name it there, or leave it out."
+
+
+@pytest.mark.parametrize("entry", [{}, {"target_names": ["weight"]}, {"quant_bits": {"output": 4}}, {"quant_types": ["input"]}])
+def test_an_entry_that_was_written_down_is_read_as_it_was(entry):
+    (spec,) = parse_config_list([{"algorithm": "ptq", **entry}], spec_of=spec_of)
+
+    (again,) = parse_config_list([spec.model_dump(exclude_none=True)], spec_of=spec_of)
+
+    assert (again.tensors, again.bits("output")) == (spec.tensors, spec.bits("output"))
 
 
 @pytest.mark.parametrize("given", ["fc1", ["fc1"], {"op_names": ["fc1"]}, {"op_names_re": "fc1"}, {"op_partial_names": ["c1"]}])
