@@ -24,7 +24,7 @@ from nnc.errors import ConfigError
 from nnc.files import check_writable, writing
 from nnc.labels import checked_labels, right_answers
 from nnc.progress import bar
-from nnc.recipe import entries_of
+from nnc.recipe import entries_of, read_recipe
 from nnc.registry import adapter_for, algorithm
 
 if TYPE_CHECKING:
@@ -132,6 +132,9 @@ def _without_bits(entry: Mapping[str, Any]) -> dict[str, Any]:
     targets = kept.pop("target_settings", {})
     left = {name: {key: value for key, value in setting.items() if key != "quant_dtype"} for name, setting in targets.items()}
     left = {name: setting for name, setting in left.items() if setting}
+    (spec,) = read_recipe([entry]).config_list
+    if not entry.keys() & {"quant_types", "target_names"} and {"output", "bias"} & set(spec.tensors):
+        kept["quant_types"] = list(spec.tensors)  # the settings that go said so
     return {**kept, "target_settings": left} if left else kept
 
 

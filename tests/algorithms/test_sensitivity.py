@@ -95,6 +95,13 @@ def test_bits_are_raised_however_they_were_said(network):
     assert result.config_list[0]["quant_bits"] == {"weight": 2}
 
 
+def test_raised_bits_are_those_of_every_tensor_that_had_settings(network):
+    model, x, trainer = given(network)
+    result = sensitivity(model, [{"algorithm": "ptq", "op_types": ["Linear"], "quant_bits": {"output": 4}}], trainer, x)
+
+    assert result.raising()[1]["quant_types"] == ["weight", "input", "output"]
+
+
 def test_no_layers_to_skip_or_to_raise_leave_the_config_as_it_was(network):
     model, x, trainer = given(network)
     result = sensitivity(model, [TWO_BITS], trainer, x)
