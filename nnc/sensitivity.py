@@ -26,6 +26,7 @@ from nnc.labels import checked_labels, right_answers
 from nnc.progress import bar
 from nnc.recipe import entries_of, read_recipe
 from nnc.registry import adapter_for, algorithm
+from nnc_schemas.quantize import QuantSpec
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -133,7 +134,8 @@ def _without_bits(entry: Mapping[str, Any]) -> dict[str, Any]:
     left = {name: {key: value for key, value in setting.items() if key != "quant_dtype"} for name, setting in targets.items()}
     left = {name: setting for name, setting in left.items() if setting}
     (spec,) = read_recipe([entry]).config_list
-    if not entry.keys() & {"quant_types", "target_names"} and {"output", "bias"} & set(spec.tensors):
+    named = entry.keys() & {"quant_types", "target_names"}
+    if isinstance(spec, QuantSpec) and not named and {"output", "bias"} & set(spec.tensors):
         kept["quant_types"] = list(spec.tensors)  # the settings that go said so
     return {**kept, "target_settings": left} if left else kept
 
