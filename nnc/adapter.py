@@ -308,6 +308,14 @@ class TrainableAdapter(Adapter, Protocol):
         """
         ...
 
+    def data_state(self, data: Any, runs: int) -> dict[str, Any]:
+        """Return, as plain data, where random numbers of the user's data stand that has been run through `runs` times; {} without any."""
+        ...
+
+    def set_data_state(self, data: Any, state: Mapping[str, Any], runs: int) -> None:
+        """Let data that has been run through `runs` times go on as from such a state."""
+        ...
+
     def write(self, numbers: Mapping[Site, Array]) -> dict[Site, Array]:
         """Set stored parameters, canonical `(out, in, *kernel)`, and return the numbers that they had.
 

@@ -46,9 +46,8 @@ class ScheduledPruner:
     `speedup` what is masked leaves after each round. `folder` keeps the rounds, and a second run on the same folder goes on where the
     first one ended; without it they are kept until the end only.
 
-    Python's, NumPy's and the framework's random numbers are seeded before each round, so that a run that was killed goes on to the result
-    of one that was not. Where data draw from a generator of their own (a DataLoader's `generator`, a `tf.data` pipeline that shuffles),
-    that holds only if the trainer's `data` is a function that builds them anew.
+    Python's, NumPy's and the framework's random numbers are seeded before each round, and the data go on from where they stood
+    (`Trainer.data_state`), so that a run that was killed goes on to the result of one that was not.
 
     Raises `ConfigError` before anything is touched: for an unknown schedule, one that needs a metric and has none, or a folder that holds
     another run.
@@ -128,6 +127,8 @@ class ScheduledPruner:
         for finished in self.done:  # the schedule goes the same way again
             self.schedule.propose()
             self.schedule.observe(finished)
+        if self.done and self.trainer is not None:
+            self.trainer.set_data_state(self.model, self.done[-1].data)
         model = self._load(folder, len(self.done)) if self.done else self.model
         while (task := self.schedule.propose()) is not None:
             model = self._round(folder, model, task)
@@ -146,7 +147,8 @@ class ScheduledPruner:
             self._rewind(folder, model)
         if task.train and self.train and self.trainer is not None:
             self.trainer.train(model, seed=seed, label=f"round {number}")
-        finished = Round(number, task, self._metric(model, number), _parameters(adapter_for(model)), perf_counter() - began)
+        metric, data = self._metric(model, number), {} if self.trainer is None else self.trainer.data_state(model)
+        finished = Round(number, task, metric, _parameters(adapter_for(model)), perf_counter() - began, data)
         save(model, folder.model(number))
         self.done.append(finished)
         folder.finish(self.done)

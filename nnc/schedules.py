@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,13 +50,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Round:
-    """A finished round: its number from 1, its task, the metric (None without `evaluate`), parameters that are left, and seconds."""
+    """A finished round: its number from 1, its task, the metric (None without `evaluate`), parameters that are left, and seconds.
+
+    `data` is where random numbers of the trainer's data stood after it (`Trainer.data_state`).
+    """
 
     number: int
     task: Task
     metric: float | None
     parameters: int
     seconds: float
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sparsity(self) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -47,14 +47,15 @@ _TRAINING = ("accumulate", "precision", "seed")
 
 @dataclass(frozen=True)
 class Finished:
-    """What a stage came to: the metric (None without `evaluate`), the parameters that are left, seconds, and a line for each layer that
-    lost heads."""
+    """What a stage came to: the metric (None without `evaluate`), the parameters that are left, seconds, a line for each layer that
+    lost heads, and where random numbers of the trainer's data stood after it (`Trainer.data_state`)."""
 
     name: str
     metric: float | None
     parameters: int
     seconds: float
     heads: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -126,6 +127,8 @@ def _run(
     """Do the stages that are not finished."""
     start, finished = adapter.model, index.finished
     model = load(where / finished[-1].name, model=untouched(adapter)) if finished else start
+    if finished:
+        trainer.set_data_state(model, finished[-1].data)
     for stage in stages[len(finished) :]:
         began = perf_counter()
         before = adapter_for(model).plans()
@@ -134,7 +137,7 @@ def _run(
         metric = trainer.evaluate(model)
         save(model, where / stage.name)
         off(adapter_for(model))  # grids are in the file; the next stage begins with the float model, as after a kill
-        done = Finished(stage.name, metric, _parameters(adapter_for(model)), perf_counter() - began, heads)
+        done = Finished(stage.name, metric, _parameters(adapter_for(model)), perf_counter() - began, heads, trainer.data_state(model))
         finished.append(done)
         index.weights[1:] = [fingerprint(start)]
         index.write(where / _INDEX)

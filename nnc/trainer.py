@@ -42,6 +42,13 @@ class History:
         return self.metrics[-1] if self.metrics else None
 
 
+@dataclass
+class _Runs:
+    """How often a trainer, or a copy of it, has begun to run through the data."""
+
+    begun: int = 0
+
+
 class Trainer:
     """Data, loss, optimizer and evaluation, the user's own.
 
@@ -88,9 +95,11 @@ class Trainer:
         self.precision: Precision = precision
         self.seed = whole_number("Trainer.seed", seed, least=0)
         self.progress = progress
+        self._runs = _Runs()
 
     def batches(self) -> Iterator[Any]:
         """Return a fresh run through the data."""
+        self._runs.begun += 1
         data = self.data() if callable(self.data) else self.data
         require(isinstance(data, Iterable), f"Trainer.data: the function returned a {type(data).__name__}, which has no batches; {_FRESH}.")
         return iter(data)
@@ -126,6 +135,17 @@ class Trainer:
             own.optimizer = adapter.afresh(self.optimizer)
         return own
 
+    def data_state(self, model: Any) -> dict[str, Any]:
+        """Return, as plain data, where random numbers of the data's own stand: a DataLoader's `generator`, a `tf.data` that shuffles."""
+        adapter = adapter_for(model)
+        return adapter.data_state(self.data, self._runs.begun) if hasattr(adapter, "data_state") else {}
+
+    def set_data_state(self, model: Any, state: Mapping[str, Any]) -> None:
+        """Let the data go on as from such a state, where this process has not come so far."""
+        if state:
+            trainable(adapter_for(model), "training").set_data_state(self.data, state, self._runs.begun)
+            self._runs.begun = max(self._runs.begun, state.get("runs", 0))
+
     def train(
         self,
         model: Any,
@@ -140,7 +160,7 @@ class Trainer:
 
         `after_step(number)` is called after each step, from 1. Python's, NumPy's and the framework's random numbers are seeded first, so
         that the same seed, data and model give the same result. Not seeded is what draws from a state of its own: a DataLoader's
-        `generator`, a `tf.data` pipeline that shuffles (give a function that builds it), Keras' Dropout, whose state is the model's. Raises
+        `generator` and a `tf.data` pipeline that shuffles (see `data_state`), Keras' Dropout, whose state is the model's. Raises
         `TrainingError` for a loss that is no finite scalar, or data that runs dry; what has been trained stays trained.
         """
         epochs, steps = self._duration(epochs, steps)

@@ -19,6 +19,7 @@ from nnc_tensorflow import storage
 from nnc_tensorflow.callbacks import callback
 from nnc_tensorflow.clone import clonable, cloned
 from nnc_tensorflow.copies import copied
+from nnc_tensorflow.datasets import data_state, set_data_state
 from nnc_tensorflow.inference import forget_inference, infer
 from nnc_tensorflow.inputs import arrays_of, caller, tensors_of
 from nnc_tensorflow.layers import KerasLayer, keras_layers
@@ -151,6 +152,12 @@ class TensorFlowAdapter:
 
     def afresh(self, optimizer: Any) -> Any:
         return afresh(self.model, optimizer)
+
+    def data_state(self, data: Any, runs: int) -> dict[str, Any]:
+        return data_state(data, runs)
+
+    def set_data_state(self, data: Any, state: Mapping[str, Any], runs: int) -> None:
+        set_data_state(data, state, runs)
 
     def write(self, numbers: Mapping[Site, Array]) -> dict[Site, Array]:
         return write(named_layers(self.model), numbers)

@@ -14,7 +14,7 @@ from nnc.errors import ConfigError, nearest
 from nnc.graph.ir import Array
 from nnc.objective import Objective
 from nnc.views import Learning, Site, Views
-from nnc_torch import callbacks, learning, objectives, optimizers, own_loops, taps, training, views
+from nnc_torch import callbacks, learning, loaders, objectives, optimizers, own_loops, taps, training, views
 from nnc_torch.inference import to_numpy
 from nnc_torch.instruments import instruments
 from nnc_torch.layers import canonical, native
@@ -48,6 +48,12 @@ class Trainable:
 
     def afresh(self, optimizer: Any) -> Any:
         return optimizers.again(self.model, optimizer) if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+
+    def data_state(self, data: Any, runs: int) -> dict[str, Any]:
+        return loaders.data_state(data)
+
+    def set_data_state(self, data: Any, state: Mapping[str, Any], runs: int) -> None:
+        loaders.set_data_state(data, state)
 
     @torch.no_grad()
     def write(self, numbers: Mapping[Site, Array]) -> dict[Site, Array]:

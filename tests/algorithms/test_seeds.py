@@ -13,7 +13,12 @@ MEASURED = [{"algorithm": "taylor_fo", "op_names": ["hidden"], "sparsity": 0.67,
 
 
 def finished(framework, folder, training, build=mlp, dies_in=None, **options):
-    """Return the weights of a run of three rounds, of which the last may be interrupted the first time."""
+    """Return the weights of a run of three rounds, of which the last may be interrupted the first time.
+
+    `training` is a trainer, or a function that makes one, as the process that goes on does.
+    """
+    make = training if callable(training) else lambda: training
+    training = make()
     if dies_in is not None:
         training.metric = lambda model: raised() if len(first.done) == dies_in - 1 else 1.0
         first = nnc.ScheduledPruner(build(framework), MEASURED, schedule="linear", rounds=3, trainer=training, folder=folder, **options)
@@ -21,6 +26,7 @@ def finished(framework, folder, training, build=mlp, dies_in=None, **options):
             first.compress()
         np.random.seed(99)  # the process that goes on has drawn other numbers before
         disturbed(framework)
+        training = make()
     training.metric = lambda model: 1.0
     run = nnc.ScheduledPruner(build(framework), MEASURED, schedule="linear", rounds=3, trainer=training, folder=folder, **options)
     assert len(run.done) == (0 if dies_in is None else dies_in - 1)
@@ -75,6 +81,31 @@ def test_measuring_and_training_draw_what_they_would_have_drawn(framework, tmp_p
     # A round measures on one batch and trains on two: those of the resumed third round are the last three.
     assert seen_first["killed"][-3:] == seen_first["whole"][-3:]
     np.testing.assert_array_equal(resumed, whole)
+
+
+def shuffling_by_itself(framework):
+    """Return a pipeline whose order depends on how often it has been run through, and on no seed but its own."""
+    x, y = (np.concatenate(part) for part in zip(*ROWS, strict=True))
+    if framework.name == "torch":
+        import torch
+
+        rows = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+        return torch.utils.data.DataLoader(rows, 6, shuffle=True, generator=torch.Generator().manual_seed(5))
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(24, seed=5).batch(6)
+
+
+@pytest.mark.parametrize("lasting", [{"epochs": 2}, {"steps": 2}])
+def test_data_that_shuffle_by_themselves_go_on_in_another_process(framework, tmp_path, lasting):
+    def training():
+        made = trainer(framework, ROWS, **lasting)
+        made.data = shuffling_by_itself(framework)
+        return made
+
+    whole = finished(framework, tmp_path / "whole", training)
+
+    np.testing.assert_array_equal(finished(framework, tmp_path / "killed", training, dies_in=3), whole)
 
 
 def dropping(framework):

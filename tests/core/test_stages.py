@@ -58,7 +58,7 @@ class Killed(Exception):
 def give_go(framework, tmp_path):
     """Return a function that runs a recipe on a fresh model in one folder, and may die in the evaluation after some stages."""
 
-    def go(recipe=RECIPE, dies_after=None, folder="run", model=None, instance=False, seed=0):
+    def go(recipe=RECIPE, dies_after=None, folder="run", model=None, instance=False, seed=0, data=None):
         fresh, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
         model = fresh if model is None else model
         if instance:
@@ -71,7 +71,7 @@ def give_go(framework, tmp_path):
                 raise Killed
             return float(len(asked))
 
-        trainer = nnc.Trainer(pairs, loss, optimizer, evaluate, progress=False, seed=seed)
+        trainer = nnc.Trainer(data or pairs, loss, optimizer, evaluate, progress=False, seed=seed)
         said = []
         return nnc.run(model, recipe, trainer=trainer, example_inputs=pairs[0][0], folder=tmp_path / folder, say=said.append), said
 
@@ -103,6 +103,27 @@ def test_a_run_that_was_killed_goes_on_with_the_stage_that_it_was_in(go):
     resumed, _ = go()
 
     assert [one.name for one in resumed.stages] == ["fit", "half", "distil"]
+    for name, wanted in weights(whole.model).items():
+        np.testing.assert_allclose(weights(resumed.model)[name], wanted, atol=1e-6, err_msg=name)
+
+
+def test_data_that_shuffle_by_themselves_go_on_in_the_next_stage_of_another_process(go, framework):
+    def shuffling():
+        if framework.name == "torch":
+            import torch
+
+            rows = torch.utils.data.TensorDataset(torch.tensor(INPUTS), torch.tensor(LABELS))
+            return torch.utils.data.DataLoader(rows, 4, shuffle=True, generator=torch.Generator().manual_seed(5))
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices((INPUTS, LABELS)).shuffle(16, seed=5).batch(4)
+
+    whole, _ = go(folder="whole", data=shuffling())
+    with pytest.raises(Killed):
+        go(dies_after=2, data=shuffling())
+
+    resumed, _ = go(data=shuffling())
+
     for name, wanted in weights(whole.model).items():
         np.testing.assert_allclose(weights(resumed.model)[name], wanted, atol=1e-6, err_msg=name)
 
@@ -248,7 +269,7 @@ def test_a_late_stage_is_checked_before_the_first_one_trains(framework, go, tmp_
 @pytest.mark.parametrize("stage", [{"speedup": True}, {"export": "small.onnx"}])
 def test_what_runs_the_model_needs_example_inputs_before_the_first_stage_trains(framework, tmp_path, stage):
     model, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
-    trainer = nnc.Trainer(pairs, loss, optimizer, progress=False)
+    trainer = nnc.Trainer(data or pairs, loss, optimizer, progress=False)
 
     with pytest.raises(ConfigError, match=r"stages\[1\]: example_inputs: (speedup|export) runs the model"):
         nnc.run(model, late(config_list=[PRUNING], **stage), trainer=trainer, example_inputs=None, folder=tmp_path / "run")
@@ -257,7 +278,7 @@ def test_what_runs_the_model_needs_example_inputs_before_the_first_stage_trains(
 def test_a_run_without_a_trainer_or_a_folder_is_one_clear_error(framework, tmp_path):
     model, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
     (tmp_path / "file").touch()
-    trainer = nnc.Trainer(pairs, loss, optimizer, progress=False)
+    trainer = nnc.Trainer(data or pairs, loss, optimizer, progress=False)
 
     with pytest.raises(ConfigError, match=r"trainer: None is no nnc.Trainer; pass nnc.Trainer"):
         nnc.run(model, RECIPE, trainer=None, example_inputs=None, folder=tmp_path / "run")
