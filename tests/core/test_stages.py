@@ -269,7 +269,7 @@ def test_a_late_stage_is_checked_before_the_first_one_trains(framework, go, tmp_
 @pytest.mark.parametrize("stage", [{"speedup": True}, {"export": "small.onnx"}])
 def test_what_runs_the_model_needs_example_inputs_before_the_first_stage_trains(framework, tmp_path, stage):
     model, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
-    trainer = nnc.Trainer(data or pairs, loss, optimizer, progress=False)
+    trainer = nnc.Trainer(pairs, loss, optimizer, progress=False)
 
     with pytest.raises(ConfigError, match=r"stages\[1\]: example_inputs: (speedup|export) runs the model"):
         nnc.run(model, late(config_list=[PRUNING], **stage), trainer=trainer, example_inputs=None, folder=tmp_path / "run")
@@ -278,7 +278,7 @@ def test_what_runs_the_model_needs_example_inputs_before_the_first_stage_trains(
 def test_a_run_without_a_trainer_or_a_folder_is_one_clear_error(framework, tmp_path):
     model, pairs, loss, optimizer = {"torch": torch_parts, "keras": keras_parts}[framework.name]()
     (tmp_path / "file").touch()
-    trainer = nnc.Trainer(data or pairs, loss, optimizer, progress=False)
+    trainer = nnc.Trainer(pairs, loss, optimizer, progress=False)
 
     with pytest.raises(ConfigError, match=r"trainer: None is no nnc.Trainer; pass nnc.Trainer"):
         nnc.run(model, RECIPE, trainer=None, example_inputs=None, folder=tmp_path / "run")
