@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.errors import ConfigError
+from nnc.errors import ConfigError, ModelError
 from nnc_distillation import KL, PKD, MiniLM, MiniLMv2, MSEHiddenStates, MSELastHidden
 from nnc_schemas.distill import LayeredStatesSpec, SoftTargetSpec
 from tests.algorithms.distillation_models import MODELS, tokens
@@ -46,6 +46,11 @@ def test_pairs_may_be_written_as_people_do(written):
     spec = LayeredStatesSpec(pairs=written)
 
     assert [tuple(name.removeprefix("[post]") for name in pair) for pair in spec.pairs] == [("a", "b")]
+
+
+def test_a_teacher_that_is_no_model_is_refused(framework):
+    with pytest.raises(ModelError, match=r"^teacher: the model is a builtins\.str"):
+        nnc.compress(framework.build("lenet"), {"algorithm": "kl"}, framework.inputs(images()), teacher="bert")
 
 
 def test_an_entry_survives_json():
