@@ -63,6 +63,7 @@ class Training:
     called: tuple[Any, Any] | None = None
     told: Any = None
     stepping: bool = False
+    asked: bool = False
     means: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
 
@@ -94,6 +95,7 @@ class Training:
 
     def total(self, model: keras.Layer, loss: Any, mask: Any = None) -> Any:
         """Return the loss of the forward pass that has just run, with all terms; `loss` None means no task loss."""
+        self.asked = True
         if loss is None and not self.objectives:
             raise ConfigError("loss: None was given, and no objective adds a term to it; give the task's own loss.")
         if not self.objectives or (self.told is False and loss is not None):
@@ -190,8 +192,15 @@ def _tensor(value: Any) -> Any:
 
 
 def _train_step(self: Any, own: Any, data: Any) -> Any:
-    with in_training(), self.__dict__[TRAINING].learners.stepping(self.optimizer):
-        return own(data)
+    training = self.__dict__[TRAINING]
+    training.asked = False
+    with in_training(), training.learners.stepping(self.optimizer):
+        logs = own(data)
+    if training.objectives and not training.asked:
+        names = ", ".join(each.name for each in training.objectives)
+        remedy = "take loss = self.compute_loss(x, y, y_pred), or compressed.loss(loss), in it after the model has run"
+        raise ConfigError(f"{type(self).__name__}.train_step: what {names} adds to the loss is missing; {remedy}.")
+    return logs
 
 
 def _test_step(self: Any, own: Any, data: Any) -> Any:

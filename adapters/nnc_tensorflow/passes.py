@@ -47,7 +47,7 @@ def forward_pass(
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(str(failure(error, tf.nest.flatten(tensors)))) from error
+        raise ConfigError(str(failure(error, tf.nest.flatten(tensors), given="batch"))) from error
     return outputs, {site: _canonical(layers, site, each) for site, each in zip(sites, seen, strict=True)}
 
 

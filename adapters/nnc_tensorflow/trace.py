@@ -195,15 +195,15 @@ def _calls_recorded(recording: Recording) -> Iterator[None]:
             cls.__call__ = plain
 
 
-def failure(error: Exception, specs: Sequence[Any], graph: Graph | None = None) -> Exception:
-    """Return what to raise for a model that failed on the example inputs; `graph` holds the nodes up to the failure."""
+def failure(error: Exception, specs: Sequence[Any], graph: Graph | None = None, given: str = "example_inputs") -> Exception:
+    """Return what to raise for a model that failed on what it was `given`; `graph` holds the nodes up to the failure."""
     shapes = ", ".join(f"{tuple(spec.shape)} {spec.dtype.name}" for spec in specs)
     source = _failed_line(error)
     reason = f"{type(error).__name__}: {_short(error)}"
     if source is None and isinstance(error, (ValueError, TypeError)):
-        return ConfigError(f"example_inputs: the model does not accept {shapes}: {reason}")
+        return ConfigError(f"{given}: the model does not accept {shapes}: {reason}")
     place = f"{source}, in {source.function}" if source else "the model"
-    return TraceError(f"{place}: the model failed on example inputs of shape {shapes}: {reason}", graph, source)
+    return TraceError(f"{place}: the model failed on {given.replace('_', ' ')} of shape {shapes}: {reason}", graph, source)
 
 
 def _failed_line(error: BaseException) -> Source | None:

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnc.errors import ConfigError
+from nnc.errors import ConfigError, NncError
 from nnc.objective import Objective, Seen
 from nnc.views import Site
 from nnc_torch import ops
 from nnc_torch.inference import inference
 from nnc_torch.instruments import ATTRIBUTE, Instruments, device_of, instruments, keep
 from nnc_torch.layers import canonical
+from nnc_torch.places import failed_at
 from nnc_torch.placing import placed
 from nnc_torch.taps import Tap, require_reached, tapped
 from nnc_torch.variables import Variables
@@ -60,8 +61,13 @@ class Watch:
         self.call = (args, kwargs, _autocast(device_of(model))) if model.training and torch.is_grad_enabled() else None
 
     def note(self, site: Site, tensor: torch.Tensor) -> None:
-        if self.call is not None:
-            self.seen[site] = tensor.clone() if site.layer else tensor
+        """Note a tensor of a pass in training. Raises `ConfigError` for one that no gradient could go through."""
+        if self.call is None:
+            return
+        if not torch.is_grad_enabled():
+            cause = "torch.utils.checkpoint does that with use_reentrant=True; give it use_reentrant=False"
+            raise ConfigError(f"{site}: the model runs it without gradients, so what is compared there could not learn: {cause}.")
+        self.seen[site] = tensor.clone() if site.layer else tensor
 
     def taken(self) -> tuple[Call, dict[Site, torch.Tensor]] | None:
         """Return what was noted, once: it holds the pass's activations."""
@@ -96,7 +102,7 @@ def set_objectives(model: nn.Module, objectives: Sequence[Objective], teacher: A
     if len(set(names)) < len(names):
         raise ConfigError(f"objectives: two have one name, among {names}; a name tells their terms and variables apart.")
     modules = check_sites(model, [site for objective in objectives for site in objective.student])
-    _check_teacher(objectives, teacher)
+    _check_teacher(objectives, model, teacher)
     own = {}
     for objective in objectives:
         variables, known = objective.variables(), kept.own.get(objective.name)
@@ -112,7 +118,7 @@ def set_objectives(model: nn.Module, objectives: Sequence[Objective], teacher: A
     keep(model, kept)
 
 
-def _check_teacher(objectives: Sequence[Objective], teacher: Any) -> None:
+def _check_teacher(objectives: Sequence[Objective], student: nn.Module, teacher: Any) -> None:
     sites = [site for objective in objectives for site in objective.teacher]
     if not sites:
         return
@@ -121,6 +127,8 @@ def _check_teacher(objectives: Sequence[Objective], teacher: Any) -> None:
         raise ConfigError(
             f"teacher: the objective {reads!r} reads one; a {type(teacher).__name__} was given, and a torch.nn.Module is needed."
         )
+    if teacher is student:
+        raise ConfigError("teacher: the model itself was given; give a copy of it, or another model.")
     try:
         check_sites(teacher, sites)
     except ConfigError as error:
@@ -191,13 +199,23 @@ def _taught(kept: Instruments, call: Call, home: torch.device) -> dict[Site, tor
     where = device_of(kept.teacher)
     passing = [site for site in sites if not site.is_parameter]
     with inference(kept.teacher), torch.autocast(where.type, half, enabled=half is not None), tapped(kept.teacher, passing, see):
-        kept.teacher(*placed(args, where), **placed(_taken_by(kept.teacher, kwargs), where))
+        _run(kept.teacher, placed(args, where), placed(_taken_by(kept.teacher, kwargs), where))
     found |= {site: tensor.detach() for site, tensor in _parameters(kept.teacher, sites).items()}
     try:
         require_reached(sites, found)
     except ConfigError as error:
         raise ConfigError(f"teacher: {error}") from None
     return {site: tensor.to(home) for site, tensor in found.items()}
+
+
+def _run(teacher: nn.Module, args: Any, kwargs: Any) -> None:
+    try:
+        teacher(*args, **kwargs)
+    except (NncError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        what = f"{failed_at(teacher, error)[0]}: {type(error).__name__}: {error}"
+        raise ConfigError(f"teacher: it does not run on what the model is given: {what}") from error
 
 
 def _taken_by(teacher: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:

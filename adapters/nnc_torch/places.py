@@ -80,6 +80,12 @@ class Places:
         return source
 
 
+def failed_at(model: nn.Module, error: BaseException) -> tuple[str, Source | None]:
+    """Return the layer, or the model, in which an exception was raised, in words with the user's line; and that line."""
+    layer, source = Places(model, failed_at.__code__).of(error.__traceback__)
+    return f"{layer or type(model).__name__}" + (f" ({source})" if source else ""), source
+
+
 def _owner_of(file: str) -> int:
     if file.startswith(_OURS) and file not in _MODELS:
         return OURS

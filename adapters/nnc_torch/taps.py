@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnc.errors import ConfigError, TrainingError
+from nnc.errors import ConfigError, NncError, TrainingError
 from nnc.views import Site
 from nnc_torch.chains import attach, detach
-from nnc_torch.inference import arguments, inference
+from nnc_torch.inference import arguments, inference, tensors_in
 from nnc_torch.layers import canonical, layers_of, parametrizations, private, stored_parameters
 from nnc_torch.multihead import close, open_up
 from nnc_torch.parts import find, get, inputs_of, put
+from nnc_torch.places import failed_at
 from nnc_torch.placing import batch_for
 from nnc_torch.scalars import NO_GRADIENT, scalar
 from nnc_torch.views import check_sites, register, stored_at
@@ -64,7 +65,10 @@ def tapped(model: nn.Module, sites: Collection[Site], see: Callable[[Site, torch
 def forward(
     model: nn.Module, batch: Any, sites: Collection[Site] = (), training: bool = False, through: Callable[..., Any] | None = None
 ) -> tuple[Any, dict[Site, Any]]:
-    """Return the outputs of one batch, and what passed each site; parameters as the model sees them."""
+    """Return the outputs of one batch, and what passed each site; parameters as the model sees them.
+
+    Raises `ConfigError` where the model fails on the batch, or does not reach a site.
+    """
     found: dict[Site, torch.Tensor] = {}
 
     def see(site: Site, tensor: torch.Tensor) -> None:
@@ -75,10 +79,21 @@ def forward(
     modules = check_sites(model, sites)
     passing = [site for site in sites if not site.is_parameter]
     with in_mode(model, training), torch.no_grad(), tapped(model, passing, see):
-        outputs = model(*args, **kwargs) if through is None else through(model, given)
+        outputs = _outputs(model, args, kwargs) if through is None else through(model, given)
         require_reached(passing, found)
         shown = {site: _shown(modules[site.layer], site) for site in sites if site.is_parameter}
     return outputs, {site: found[site] if site in found else shown[site] for site in sites}
+
+
+def _outputs(model: nn.Module, args: Any, kwargs: Any) -> Any:
+    try:
+        return model(*args, **kwargs)
+    except (NncError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{tuple(tensor.shape)}" for tensor in tensors_in((args, kwargs)))
+        what = f"the model failed on a batch of shape {shapes}: {type(error).__name__}: {error}"
+        raise ConfigError(f"{failed_at(model, error)[0]}: {what}") from error
 
 
 @contextmanager

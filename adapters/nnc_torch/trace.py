@@ -27,7 +27,7 @@ from nnc_torch.layers import canonical_shape, join, layers_of, numbers_of, publi
 from nnc_torch.literals import Literals
 from nnc_torch.looking import depends
 from nnc_torch.masks import native_masks, unmasked
-from nnc_torch.places import Places
+from nnc_torch.places import Places, failed_at
 from nnc_torch.readers import READERS
 from nnc_torch.record import Recorder
 from nnc_torch.seen import Seen
@@ -100,8 +100,7 @@ def _located(model: nn.Module, graph: Graph) -> Iterator[None]:
     except NncError:
         raise
     except Exception as error:
-        layer, source = Places(model, _call.__code__).of(error.__traceback__)
-        where = f"{layer or type(model).__name__}" + (f" ({source})" if source else "")
+        where, source = failed_at(model, error)
         message = f"{where}: the model failed on the example inputs: {type(error).__name__}: {error}"
         raise TraceError(message, graph, source) from error
 

@@ -6,8 +6,9 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnc.adapter import Adapter
 from nnc.algorithm import Distiller
-from nnc.errors import ConfigError
+from nnc.errors import ConfigError, ModelError
 from nnc.registry import adapter_for
 from nnc.views import Learning
 from nnc_distillation.objective import PROJECTION, Comparison, Distillation, Temperature
@@ -24,7 +25,7 @@ class Comparing(Distiller):
 
     def __init__(self, model: Any, config_list: Sequence[Any], example_inputs: Any = None, *, teacher: Any, **options: Any) -> None:
         super().__init__(model, config_list, example_inputs, teacher=teacher, **options)
-        other = adapter_for(teacher)
+        other = _adapter_of(teacher)
         if other.framework != self.adapter.framework:
             both = f"a {other.framework} model, and the student one of {self.adapter.framework}"
             raise ConfigError(f"teacher: it is {both}; both run on the same batch, so they need one framework.")
@@ -63,6 +64,14 @@ class Comparing(Distiller):
             return self.example_inputs
         batch = next(self.trainer.batches(), None)
         return batch[0] if isinstance(batch, tuple | list) and len(batch) >= 2 else batch
+
+
+def _adapter_of(teacher: Any) -> Adapter:
+    """Return a teacher's adapter. Raises `ModelError` that says of the teacher what is wrong with it."""
+    try:
+        return adapter_for(teacher)
+    except ModelError as error:
+        raise ModelError(f"teacher: {error}") from None
 
 
 def _temperature(spec: Any) -> Temperature:

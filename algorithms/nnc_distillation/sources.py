@@ -122,13 +122,20 @@ class Side:
     @cached_property
     def outputs(self) -> Any:
         """What the model gives, as the framework gives it."""
-        return trainable(self.adapter, "distillation").forward(self.batch("to see its outputs"))[0]
+        return self._forward("to see its outputs")[0]
 
     def shapes(self, sites: Sequence[Site]) -> dict[Site, tuple[int, ...]]:
         """Return the shapes of what passes `sites`. Raises `ConfigError` for a site that is not there."""
-        adapter = trainable(self.adapter, "distillation")
-        _, seen = adapter.forward(self.batch("to see its shapes"), tuple(dict.fromkeys(sites)))
+        _, seen = self._forward("to see its shapes", tuple(dict.fromkeys(sites)))
         return {site: tuple(tensor.shape) for site, tensor in seen.items()}
+
+    def _forward(self, purpose: str, sites: Sequence[Site] = ()) -> tuple[Any, Mapping[Site, Any]]:
+        """Run the model on the batch. Raises `ConfigError` that says which of the two failed."""
+        batch = self.batch(purpose)
+        try:
+            return trainable(self.adapter, "distillation").forward(batch, sites)
+        except ConfigError as error:
+            raise ConfigError(f"the {self.role}: {error}") from error
 
     def parts(self, named: Sequence[str] | None, place: str) -> list[Site]:
         """Return the sites of outputs by key or number, those that are logits without names; `place` begins an error about them."""

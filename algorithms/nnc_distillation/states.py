@@ -27,7 +27,7 @@ def named(spec: StatesSpec | PKDSpec | ScoresSpec, student: Side, teacher: Side)
         try:
             side.shapes(sites)
         except ConfigError as error:
-            raise ConfigError(f"{spec.place}.pairs: the {side.role}: {error}") from None
+            raise ConfigError(f"{spec.place}.pairs: {error}") from None
     return found
 
 

@@ -38,6 +38,12 @@ def _factor(value: Any) -> float:
     return float(value)
 
 
+def _outputs(value: Any) -> Any:
+    """Accept numbers of outputs beside names, and one alone where a list is meant."""
+    given = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return [str(key) if isinstance(key, int) and not isinstance(key, bool) else key for key in given]
+
+
 def _pair(value: Any) -> tuple[str, str]:
     """Accept `["layer1", "layer3"]`, and BMCook's `"[post]layer1:[pre]layer3"`; one name stands for both models."""
     both = value.split(":") if isinstance(value, str) else value
@@ -77,6 +83,8 @@ def _is_layer(entry: Any) -> bool:
 
 
 _NUMBER = {"type": "number", "exclusiveMinimum": 0}
+_KEY = {"type": ["string", "integer"]}
+_KEYS = {"anyOf": [_KEY, {"type": "array", "items": _KEY, "minItems": 1}]}
 _PAIR = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}]}
 _INTEGERS = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
 _INTEGER_PAIRS = {"type": "array", "items": {**_INTEGERS, "minItems": 2, "maxItems": 2}, "minItems": 1}
@@ -85,6 +93,7 @@ Temperature = Annotated[float, _positive("it divides the logits, or the scores")
 Rate = Annotated[float, _positive("it is a learning rate"), WithJsonSchema(_NUMBER)]
 Steps = Annotated[float, _positive("it is a number of training steps"), WithJsonSchema(_NUMBER)]
 Factor = Annotated[float, BeforeValidator(_factor), WithJsonSchema({"type": "number", "minimum": 0})]
+Outputs = Annotated[Names, BeforeValidator(_outputs), WithJsonSchema(_KEYS)]
 Pairs = Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs), WithJsonSchema({"type": "array", "items": _PAIR, "minItems": 1})]
 LayerMap = Annotated[
     tuple[int | tuple[int, int], ...] | Literal["skip", "last"],
@@ -134,15 +143,15 @@ class SoftTargetSpec(AnnealedSpec):
     t2_scaling: StrictBool | None = Field(None, description="Whether T^2 multiplies the term; kl and reverse_kl do so by default.")
     reduction: Literal["batchmean", "mean", "sum"] = Field("batchmean", description="mean divides also by the number of classes.")
     binary: StrictBool = Field(False, description="Whether each logit is a yes or no of its own; a single logit always is.")
-    outputs: Names | None = Field(None, description="The outputs that are compared, by key or number; none means the logits.")
-    teacher_outputs: Names | None = Field(None, description="The teacher's outputs, where they are called otherwise.")
+    outputs: Outputs | None = Field(None, description="The outputs that are compared, by key or number; none means the logits.")
+    teacher_outputs: Outputs | None = Field(None, description="The teacher's outputs, where they are called otherwise.")
 
 
 class LogitsSpec(DistillSpec):
     """mse_logits: the outputs as numbers."""
 
-    outputs: Names | None = Field(None, description="The outputs that are compared, by key or number; none means the logits.")
-    teacher_outputs: Names | None = Field(None, description="The teacher's outputs, where they are called otherwise.")
+    outputs: Outputs | None = Field(None, description="The outputs that are compared, by key or number; none means the logits.")
+    teacher_outputs: Outputs | None = Field(None, description="The teacher's outputs, where they are called otherwise.")
 
 
 class StatesSpec(DistillSpec):
@@ -196,8 +205,8 @@ class TinyBERTSpec(StatesSpec):
     stage: Literal[1, 2] | None = Field(None, description="1: attention, hidden states, embeddings; 2: predictions; none: all of them.")
     layer_map: LayerMap | None = Field(None, description="The teacher's layer for each of the student's, from 0.")
     temperature: Temperature = Field(1.0, description="What the logits are divided by.")
-    outputs: Names | None = Field(None, description="The outputs that are compared, by key or number; none means the logits.")
-    teacher_outputs: Names | None = Field(None, description="The teacher's outputs, where they are called otherwise.")
+    outputs: Outputs | None = Field(None, description="The outputs that are compared, by key or number; none means the logits.")
+    teacher_outputs: Outputs | None = Field(None, description="The teacher's outputs, where they are called otherwise.")
 
     @model_validator(mode="after")
     def _has_its_own_pairs(self) -> TinyBERTSpec:

@@ -213,6 +213,27 @@ def test_a_train_step_and_a_compute_loss_of_the_users_own_are_honoured(teacher):
     np.testing.assert_allclose([logs["mine"][0], logs["task"][0], logs["match.mse"][0]], [task + term, task, term], rtol=1e-5)
 
 
+def test_a_train_step_that_asks_for_no_terms_is_refused(teacher):
+    class Own(Untold):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = keras.ops.mean((self(x) - y) ** 2)
+            self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+            return {"mine": loss}
+
+    x, y = images(4, 6), images(4, 3, seed=1)
+    model = built(Own(), x)
+    before = model.get_weights()
+    TensorFlowAdapter(model).set_objectives([Match()], teacher)
+    model.compile(keras.optimizers.SGD(0.1))
+
+    with pytest.raises(ConfigError, match=r"Own\.train_step: what match adds to the loss is missing; take loss = self\.compute_loss"):
+        model.fit(x, y, verbose=0)
+
+    assert all(np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True))
+
+
 class Masked(Objective):
     name = "masked"
     student = (OUTPUT,)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import nnc
 from nnc.objective import Objective
@@ -167,6 +168,18 @@ def test_a_total_without_a_pass_of_its_own_is_refused():
         adapter.total(loss)
 
 
+def test_a_tapped_layer_that_a_checkpoint_runs_without_gradients_is_refused():
+    class Checkpointed(nn.Sequential):
+        def forward(self, x):
+            return checkpoint(super().forward, x, use_reentrant=True)
+
+    adapter = TorchAdapter(student := Checkpointed(nn.Linear(2, 2)))
+    adapter.set_objectives([Match(Site("0", "output"))], nn.Sequential(nn.Linear(2, 2)))
+
+    with pytest.raises(nnc.ConfigError, match=r"0\.output: the model runs it without gradients.*use_reentrant=False"):
+        student(torch.ones(1, 2, requires_grad=True))
+
+
 def test_no_loss_and_no_objective_is_refused():
     with pytest.raises(nnc.ConfigError, match="no objective adds a term"):
         TorchAdapter(network()).total(None)
@@ -188,6 +201,23 @@ def test_objectives_that_do_not_fit_change_nothing(objectives, teacher, words):
         TorchAdapter(model).set_objectives(objectives, teacher)
 
     assert state_of(model) == before
+
+
+def test_a_model_that_teaches_itself_is_refused():
+    model = network()
+
+    with pytest.raises(nnc.ConfigError, match="teacher: the model itself was given"):
+        TorchAdapter(model).set_objectives([Match()], model)
+
+
+def test_a_teacher_that_fails_on_the_students_inputs_is_named():
+    adapter = TorchAdapter(student := network())
+    adapter.set_objectives([Match()], nn.Linear(9, 2))
+
+    loss = student(torch.ones(2, 4)).sum()
+
+    with pytest.raises(nnc.ConfigError, match="teacher: it does not run on what the model is given: Linear: RuntimeError: mat1"):
+        adapter.total(loss)
 
 
 def test_a_teacher_that_takes_other_arguments_is_told_apart():

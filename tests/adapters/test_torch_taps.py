@@ -26,6 +26,11 @@ def test_a_forward_pass_gives_inputs_outputs_and_parameters():
     assert not outputs.requires_grad
 
 
+def test_a_model_that_fails_on_a_batch_is_told_with_the_layer():
+    with pytest.raises(nnc.ConfigError, match=r"0: the model failed on a batch of shape \(2, 9\): RuntimeError: mat1"):
+        TorchAdapter(network()).forward(torch.ones(2, 9))
+
+
 def test_what_is_overwritten_in_place_is_read_as_it_passed():
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
     x = torch.randn(8, 2)

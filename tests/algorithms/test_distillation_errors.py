@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnc
-from nnc.errors import ConfigError
+from nnc.errors import ConfigError, ModelError
 from nnc_distillation import KL, PKD, MiniLM, MiniLMv2, MSEHiddenStates, MSELastHidden
 from nnc_schemas.distill import LayeredStatesSpec, SoftTargetSpec
 from tests.algorithms.distillation_models import MODELS, tokens
@@ -46,6 +46,11 @@ def test_pairs_may_be_written_as_people_do(written):
     spec = LayeredStatesSpec(pairs=written)
 
     assert [tuple(name.removeprefix("[post]") for name in pair) for pair in spec.pairs] == [("a", "b")]
+
+
+def test_a_teacher_that_is_no_model_is_refused(framework):
+    with pytest.raises(ModelError, match=r"^teacher: the model is a builtins\.str"):
+        nnc.compress(framework.build("lenet"), {"algorithm": "kl"}, framework.inputs(images()), teacher="bert")
 
 
 def test_an_entry_survives_json():
@@ -168,6 +173,14 @@ def test_convolutions_are_compared_by_pairs_of_layers(framework):
     assert [str(site) for site in objective.student] == ["conv1.output", "fc1.output"]
 
 
+def test_the_model_that_does_not_take_the_examples_is_named(framework):
+    lenet, other = framework.build("lenet"), two_headed(framework.name)
+    examples = framework.inputs(images())
+
+    refused(KL, r"^the teacher: .*\(2, ", lenet, other, {}, examples)
+    refused(KL, r"^the student: .*\(2, ", other, lenet, {}, examples)
+
+
 def test_outputs_are_compared_by_key(framework):
     student, teacher = two_headed(framework.name), two_headed(framework.name)
     inputs = framework.inputs(np.ones((2, 4), "float32")) if framework.name == "torch" else np.ones((2, 4), "float32")
@@ -257,6 +270,6 @@ def test_an_output_of_a_dict_may_be_named_by_its_number():
     ids, mask = tokens()
     student = models.bert()
 
-    for outputs in (["logits"], ["0"]):
+    for outputs in (["logits"], ["0"], [0], 0):
         kl = KL(student, [{"outputs": outputs}], models.inputs(ids, mask), teacher=models.bert())
         assert [str(site) for objective in kl.objectives() for site in objective.teacher] == ["output:logits"]
