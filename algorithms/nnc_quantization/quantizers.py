@@ -142,7 +142,7 @@ class CalibratedQuantizer(Quantizer):
     def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
         """Return this algorithm for a smaller model: ranges of activations and learned scales stay, ranges of weights are found again."""
         new = type(self)(model, self.specs, example_inputs, trainer=self.trainer, seed=self.seed)
-        new.ranges = {site: _limits(grid) for site, grid in grids.items() if not site.is_parameter}
+        new.ranges = {site: self._views()[site].limits(grid) for site, grid in grids.items() if not site.is_parameter}
         return new
 
     def _weight(self, site: Site) -> Array | None:
@@ -336,9 +336,3 @@ class PTQQuantizer(CalibratedQuantizer):
 
 def _kind(site: Site) -> str:
     return site.tensor.partition(":")[0]
-
-
-def _limits(grid: Any) -> tuple[float, float]:
-    """Return the lowest and the highest number of a grid."""
-    scale, zero = float(grid.scale), int(grid.zero_point)
-    return (grid.lowest - zero) * scale, (grid.highest - zero) * scale

@@ -107,6 +107,23 @@ def test_learned_scales_of_channels_that_stay_are_still_theirs_after_speedup(net
     assert after[Site("f1", "weight")].scale.tolist() == pytest.approx(before[Site("f1", "weight")].scale.tolist(), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["ptq", "qat_lsq", "qat_lsq_plus", "qat_pact"])
+@pytest.mark.parametrize("bits", [2, 8])
+def test_grids_of_activations_are_the_same_after_speedup(network, name, bits):
+    """A grid with zero in the middle has a level more below zero: levels -2 to 1 are a range of -s to s."""
+    scheme = {"quant_scheme": {"input": "per_tensor_symmetric"}}
+    config = [{"algorithm": "l1_norm", "op_names": ["c1"], "sparsity": 0.5}, {"algorithm": name, "quant_bits": {"input": bits}, **scheme}]
+    c = nnc.compress(network.small(), config, network.images(4), trainer=network.trainer(batches(network)))
+    before = c.quantizers[0].grids()
+
+    c.speedup()
+
+    after = c.quantizers[0].grids()
+    inputs = [site for site in before if site.tensor == "input"]
+    assert [float(after[site].scale) for site in inputs] == pytest.approx([float(before[site].scale) for site in inputs], rel=1e-6)
+    assert [int(after[site].zero_point) for site in inputs] == [int(before[site].zero_point) for site in inputs]
+
+
 def test_a_calibration_is_read_from_the_file_that_it_was_written_to(network, tmp_path):
     from nnc_quantization import PTQQuantizer
 
