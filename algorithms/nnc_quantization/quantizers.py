@@ -19,7 +19,7 @@ from nnc.arrays import to_numpy
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array
 from nnc.grid import Grids
-from nnc.instruments import trainable
+from nnc.instruments import plain_views, trainable
 from nnc.masks import unmasked
 from nnc.select import resolve
 from nnc.views import Learning, Site
@@ -89,13 +89,15 @@ class CalibratedQuantizer(Quantizer):
     def calibrate(self, batches: Any = None) -> Ranges:
         """Measure the ranges of activations on batches of inputs, by default the trainer's first `calib_steps` ones.
 
-        Raises `ConfigError` for data that is missing, empty or not finite.
+        Grids of an earlier run leave the model; `compress` puts it on new ones. Raises `ConfigError` for data that is missing, empty or
+        not finite.
         """
         observers = self._observers()
         if observers:
             adapter = trainable(self.adapter, self.name)
             given, through = (self._batches(), self._through) if batches is None else (batches, None)
-            measured = measure(adapter, given, dict(observers.values()), through)
+            with plain_views(adapter):
+                measured = measure(adapter, given, dict(observers.values()), through)
             self.ranges = {site: measured[first] for site, (first, _) in observers.items()}
         else:
             self.ranges = {}

@@ -138,6 +138,39 @@ def test_a_calibration_is_read_from_the_file_that_it_was_written_to(network, tmp
     assert len(second.ranges) == 4
 
 
+def scales(quantizer):
+    return {str(site): float(grid.scale) for site, grid in quantizer.grids().items() if site.tensor == "input"}
+
+
+@pytest.mark.parametrize("entry", [{"algorithm": "ptq"}, {"algorithm": "qat_lsq", "quant_bits": 4}], ids=["ptq", "lsq"])
+def test_a_model_that_is_quantised_again_is_measured_in_float(network, entry):
+    images = network.images(4)
+    model = network.small()
+    nnc.compress(model, [{"algorithm": "ptq", "quant_bits": 3}], example_inputs=images / 2)
+
+    again = nnc.compress(model, [entry], example_inputs=images).quantizers[0]
+
+    assert scales(again) == scales(nnc.compress(network.small(), [entry], example_inputs=images).quantizers[0])
+
+
+def test_a_quantizer_takes_up_ranges_that_it_finds_or_reads_later(network, tmp_path):
+    from nnc_quantization import PTQQuantizer
+
+    quantizer = PTQQuantizer(network.small(), [{}], network.images(4))
+    quantizer.compress()
+    first = scales(quantizer)
+    quantizer.save_calibration(tmp_path / "ranges.json")
+
+    quantizer.calibrate([2 * network.images(4)])
+    quantizer.compress()
+    second = scales(quantizer)
+    quantizer.load_calibration(tmp_path / "ranges.json")
+    quantizer.compress()
+
+    assert second["c1.input"] == pytest.approx(2 * first["c1.input"], rel=1e-6)
+    assert scales(quantizer) == first
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_calibration_data_that_is_not_finite_is_named_with_its_batch(network, bad):
     images = np.array(network.images())
