@@ -40,6 +40,9 @@ def attach(adapter: Adapter, algorithms: Iterable[Algorithm], teacher: Any = Non
     for one in chosen:
         masks = merge(masks, one.propose())
     with restored(adapter):
+        if any(one.kind == "quantize" for one in chosen):
+            # On the grids of an earlier run nothing could be measured, and views of the same name would keep them.
+            trainable(adapter, "quantisation").set_views({})
         for one in chosen:
             _rewrite(adapter, one.rewrites())
         adapter.set_masks(masks)

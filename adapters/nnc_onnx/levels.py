@@ -18,6 +18,8 @@ from nnc.grid import Grid
 _SAFE = 63
 #: How much finer a bias must become to be worth two operations on bytes: 6 bits and fewer.
 _WORTH = 4
+#: The largest level of a bias: the products that are added to it, of 255 times 127 each, have as much room again in int32.
+_MOST = 2**30
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,19 @@ class Weight:
         zero, scale = self.zero.astype(np.int32).reshape(spread), self.scale.reshape(spread)
         return np.asarray((self.levels - zero) * scale, np.float32)
 
+    def beside(self, bias: Array, step: float) -> Weight:
+        """Return the weight in steps large enough for its `bias`, which is int32 in steps of these times `step`, the input's scale.
+
+        Only a weight that is next to nothing beside its bias has smaller ones, as that of a channel that is zero everywhere.
+        """
+        needed = np.abs(bias.astype(np.float64)) / (_MOST * step)
+        scale = np.maximum(self.scale, needed if self.scale.ndim else needed.max(initial=0)).astype(np.float32)
+        if np.array_equal(scale, self.scale):
+            return self
+        spread = [-1 if scale.ndim else 1, *[1] * (self.levels.ndim - 1)]
+        zero, ratio = self.zero.astype(np.int32).reshape(spread), (self.scale / scale).reshape(spread)
+        return Weight((np.rint((self.levels - zero) * ratio) + zero).astype(np.int8), scale, self.zero)
+
 
 def weight_levels(grid: Grid, source: Array, found: Array) -> Weight | str:
     """Return a layer's weight `source` on its grid, as it stands in the graph: `found` is it times a factor for each output channel.
@@ -133,7 +148,6 @@ def _factor(source: Array, found: Array) -> Array | None:
     return factor if close else None
 
 
-def bias_levels(bias: Array, scale: Array) -> Array | None:
-    """Return a bias as int32 in steps of `scale` (that of the input times the weight's), or None where it does not fit."""
-    levels = np.rint(bias.astype(np.float64) / np.asarray(scale, np.float64))
-    return levels.astype(np.int32) if np.abs(levels).max(initial=0) < 2**31 else None
+def bias_levels(bias: Array, scale: Array) -> Array:
+    """Return a bias as int32 in steps of `scale`: that of the input times the weight's, which is one `beside` this bias."""
+    return np.asarray(np.rint(bias.astype(np.float64) / np.asarray(scale, np.float64)), np.int32)

@@ -137,17 +137,34 @@ def _float_relus(draft: Draft, flow: Flow, nodes: Sequence[NodeProto]) -> None:
 
 def _weighted(draft: Draft, flow: Flow, node: NodeProto, weight: Weight) -> str:
     """Give a node its int8 weight and int32 bias, and return the weight's name."""
-    step = flow.reads[id(node), 0].fine.scale * weight.scale
+    step = flow.reads[id(node), 0].fine.scale
+    adding, place = _adding(draft, node)
+    bias = draft.constant(adding.input[place]) if adding is not None else None
+    if bias is not None:
+        weight = weight.beside(bias.reshape(-1), step)
     turned = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attributes(node).get("transB", 0))
     levels = np.ascontiguousarray(weight.levels.T) if turned else weight.levels
     axis = 1 if turned else 0
     name = draft.new_constant(f"{node.input[1]}.int8", levels.reshape(_shape(draft, node.input[1])))
     node.input[1] = _dequantised(draft, name, weight.scale, weight.zero, axis, node)
-    if node.op_type == "MatMul":
-        _sum_behind(draft, node, step)
-    elif len(node.input) > 2:
-        _bias(draft, node, 2, step)
+    if adding is not None and bias is not None:
+        _bias(draft, adding, place, bias.reshape(-1), step * weight.scale)
     return name
+
+
+def _adding(draft: Draft, node: NodeProto) -> tuple[NodeProto | None, int]:
+    """Return the node that reads the bias of a product, and as which input.
+
+    A float bias behind a MatMul makes ONNX Runtime multiply in float; as int32 it goes into the integer kernel.
+    """
+    if node.op_type != "MatMul":
+        return (node, 2) if len(node.input) > 2 else (None, 0)
+    add = draft.only_reader(node.output[0], draft.readers())
+    if add is None or add.op_type != "Add":
+        return None, 0
+    place = 1 if add.input[0] == node.output[0] else 0
+    bias = draft.constant(add.input[place])
+    return (add, place) if bias is not None and bias.ndim == 1 else (None, 0)
 
 
 def _shape(draft: Draft, name: str) -> tuple[int, ...]:
@@ -163,22 +180,8 @@ def _dequantised(draft: Draft, name: str, scale: Array, zero: Array, axis: int, 
     return result
 
 
-def _bias(draft: Draft, node: NodeProto, place: int, step: Array) -> None:
-    """Let a node read its bias as int32; where it does not fit, it stays float."""
-    bias = draft.constant(node.input[place])
-    levels = bias_levels(bias.reshape(-1), step) if bias is not None else None
-    if levels is None:
-        return
+def _bias(draft: Draft, node: NodeProto, place: int, bias: Array, step: Array) -> None:
+    """Let a node read its bias as int32."""
     step = np.asarray(step, np.float32)
-    name = draft.new_constant(f"{node.input[place]}.int32", levels)
+    name = draft.new_constant(f"{node.input[place]}.int32", bias_levels(bias, step))
     node.input[place] = _dequantised(draft, name, step, np.zeros(step.shape, np.int32), 0, node)
-
-
-def _sum_behind(draft: Draft, node: NodeProto, step: Array) -> None:
-    """A float bias behind a MatMul makes ONNX Runtime multiply in float; as int32 it goes into the integer kernel."""
-    add = draft.only_reader(node.output[0], draft.readers())
-    if add is not None and add.op_type == "Add":
-        place = 1 if add.input[0] == node.output[0] else 0
-        bias = draft.constant(add.input[place])
-        if bias is not None and bias.ndim == 1:
-            _bias(draft, add, place, step)

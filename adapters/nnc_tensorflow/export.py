@@ -142,10 +142,19 @@ def _tf2onnx() -> Any:
 def _label(graph: Any, recording: Recording) -> None:
     """Note on every node the innermost layer in whose call TensorFlow made its operation."""
     for node in graph.node:
-        name = node.name.partition("__")[0] if node.name not in recording.owners else node.name
-        owner = recording.owners.get(name)
+        owner = _owner(node.name, recording) or _adding(node, recording)
         if owner:
             node.metadata_props.add(key=LABEL, value=owner)
+
+
+def _owner(name: str, recording: Recording) -> str:
+    return recording.owners.get(name if name in recording.owners else name.partition("__")[0], "")
+
+
+def _adding(node: Any, recording: Recording) -> str:
+    """Return the layer of what a convolution adds: tf2onnx takes the sum behind one into a new node, whose result is that layer's."""
+    merged = node.op_type in ("Conv", "ConvTranspose") and len(node.input) > 2
+    return _owner(node.input[2].partition(":")[0], recording) if merged else ""
 
 
 def _rename(graph: Any, stored: Collection[str], layers: Sequence[KerasLayer]) -> None:

@@ -19,7 +19,7 @@ from nnc.arrays import to_numpy
 from nnc.errors import ConfigError
 from nnc.graph.ir import Array
 from nnc.grid import Grids
-from nnc.instruments import trainable
+from nnc.instruments import plain_views, trainable
 from nnc.masks import unmasked
 from nnc.select import resolve
 from nnc.views import Learning, Site
@@ -89,13 +89,15 @@ class CalibratedQuantizer(Quantizer):
     def calibrate(self, batches: Any = None) -> Ranges:
         """Measure the ranges of activations on batches of inputs, by default the trainer's first `calib_steps` ones.
 
-        Raises `ConfigError` for data that is missing, empty or not finite.
+        Grids of an earlier run leave the model; `compress` puts it on new ones. Raises `ConfigError` for data that is missing, empty or
+        not finite.
         """
         observers = self._observers()
         if observers:
             adapter = trainable(self.adapter, self.name)
             given, through = (self._batches(), self._through) if batches is None else (batches, None)
-            measured = measure(adapter, given, dict(observers.values()), through)
+            with plain_views(adapter):
+                measured = measure(adapter, given, dict(observers.values()), through)
             self.ranges = {site: measured[first] for site, (first, _) in observers.items()}
         else:
             self.ranges = {}
@@ -142,7 +144,7 @@ class CalibratedQuantizer(Quantizer):
     def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:
         """Return this algorithm for a smaller model: ranges of activations and learned scales stay, ranges of weights are found again."""
         new = type(self)(model, self.specs, example_inputs, trainer=self.trainer, seed=self.seed)
-        new.ranges = {site: _limits(grid) for site, grid in grids.items() if not site.is_parameter}
+        new.ranges = {site: self._views()[site].limits(grid) for site, grid in grids.items() if not site.is_parameter}
         return new
 
     def _weight(self, site: Site) -> Array | None:
@@ -336,9 +338,3 @@ class PTQQuantizer(CalibratedQuantizer):
 
 def _kind(site: Site) -> str:
     return site.tensor.partition(":")[0]
-
-
-def _limits(grid: Any) -> tuple[float, float]:
-    """Return the lowest and the highest number of a grid."""
-    scale, zero = float(grid.scale), int(grid.zero_point)
-    return (grid.lowest - zero) * scale, (grid.highest - zero) * scale

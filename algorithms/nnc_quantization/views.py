@@ -29,6 +29,17 @@ class Quantised(View):
     """A view on a grid."""
 
     name = "quantise"
+    #: Whether an activation's range is as wide on both sides of zero.
+    symmetric = False
+
+    def limits(self, grid: Grid) -> tuple[float, float]:
+        """Return the range of which a view like this one, of an activation, would make `grid` again.
+
+        A symmetric grid has one level more below zero than above; its range has not.
+        """
+        scale, zero = float(grid.scale), int(grid.zero_point)
+        high = (grid.highest - zero) * scale
+        return (-high if self.symmetric else (grid.lowest - zero) * scale), high
 
     @abstractmethod
     def grid(self, weight: Array | None, numbers: Mapping[str, Array]) -> Grid:
@@ -151,6 +162,7 @@ class LearnedScale(Quantised):
 
     def __init__(self, bits: int, start: Array, signed: bool, samples: bool, group: str, shared: str = "") -> None:
         self.bits, self.signed, self.samples, self.group, self.shared = bits, signed, samples, group, shared
+        self.symmetric = signed
         self.start = np.asarray(np.maximum(start, SMALLEST), np.float32)
         self.high = 2 ** (bits - signed) - 1
         self.low = 0 if not signed else -self.high - (1 if samples else 0)
@@ -205,6 +217,7 @@ class Clipped(Quantised):
 
     def __init__(self, bits: int, alpha: float, signed: bool, group: str, shared: str = "") -> None:
         self.bits, self.alpha, self.signed, self.group, self.shared = bits, max(alpha, SMALLEST), signed, group, shared
+        self.symmetric = signed
 
     def variables(self) -> Mapping[str, Variable]:
         return {"ratio": Variable(np.ones((), np.float32), True, self.group, self.shared and f"{self.shared} ratio")}

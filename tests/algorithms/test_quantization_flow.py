@@ -107,6 +107,23 @@ def test_learned_scales_of_channels_that_stay_are_still_theirs_after_speedup(net
     assert after[Site("f1", "weight")].scale.tolist() == pytest.approx(before[Site("f1", "weight")].scale.tolist(), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["ptq", "qat_lsq", "qat_lsq_plus", "qat_pact"])
+@pytest.mark.parametrize("bits", [2, 8])
+def test_grids_of_activations_are_the_same_after_speedup(network, name, bits):
+    """A grid with zero in the middle has a level more below zero: levels -2 to 1 are a range of -s to s."""
+    scheme = {"quant_scheme": {"input": "per_tensor_symmetric"}}
+    config = [{"algorithm": "l1_norm", "op_names": ["c1"], "sparsity": 0.5}, {"algorithm": name, "quant_bits": {"input": bits}, **scheme}]
+    c = nnc.compress(network.small(), config, network.images(4), trainer=network.trainer(batches(network)))
+    before = c.quantizers[0].grids()
+
+    c.speedup()
+
+    after = c.quantizers[0].grids()
+    inputs = [site for site in before if site.tensor == "input"]
+    assert [float(after[site].scale) for site in inputs] == pytest.approx([float(before[site].scale) for site in inputs], rel=1e-6)
+    assert [int(after[site].zero_point) for site in inputs] == [int(before[site].zero_point) for site in inputs]
+
+
 def test_a_calibration_is_read_from_the_file_that_it_was_written_to(network, tmp_path):
     from nnc_quantization import PTQQuantizer
 
@@ -119,6 +136,39 @@ def test_a_calibration_is_read_from_the_file_that_it_was_written_to(network, tmp
 
     assert second.ranges == first.ranges
     assert len(second.ranges) == 4
+
+
+def scales(quantizer):
+    return {str(site): float(grid.scale) for site, grid in quantizer.grids().items() if site.tensor == "input"}
+
+
+@pytest.mark.parametrize("entry", [{"algorithm": "ptq"}, {"algorithm": "qat_lsq", "quant_bits": 4}], ids=["ptq", "lsq"])
+def test_a_model_that_is_quantised_again_is_measured_in_float(network, entry):
+    images = network.images(4)
+    model = network.small()
+    nnc.compress(model, [{"algorithm": "ptq", "quant_bits": 3}], example_inputs=images / 2)
+
+    again = nnc.compress(model, [entry], example_inputs=images).quantizers[0]
+
+    assert scales(again) == scales(nnc.compress(network.small(), [entry], example_inputs=images).quantizers[0])
+
+
+def test_a_quantizer_takes_up_ranges_that_it_finds_or_reads_later(network, tmp_path):
+    from nnc_quantization import PTQQuantizer
+
+    quantizer = PTQQuantizer(network.small(), [{}], network.images(4))
+    quantizer.compress()
+    first = scales(quantizer)
+    quantizer.save_calibration(tmp_path / "ranges.json")
+
+    quantizer.calibrate([2 * network.images(4)])
+    quantizer.compress()
+    second = scales(quantizer)
+    quantizer.load_calibration(tmp_path / "ranges.json")
+    quantizer.compress()
+
+    assert second["c1.input"] == pytest.approx(2 * first["c1.input"], rel=1e-6)
+    assert scales(quantizer) == first
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -5,10 +5,12 @@ import onnxruntime
 import pytest
 
 import nnc
+from nnc.arrays import to_numpy
 from nnc.export import plain
 from nnc.grid import Grid
 from nnc.registry import adapter_for
 from nnc.views import Site
+from nnc_onnx.levels import weight_levels
 from nnc_onnx.write import unlike
 from tests.export.quantised import grids_of, simulated
 from tests.frameworks import images
@@ -235,3 +237,33 @@ def test_grids_of_few_bits_do_not_coarsen_biases(framework, weights, passed, tmp
     step = (expected.max() - expected.min()) / 255
     assert (np.abs(found - expected) <= 2 * step).mean() >= 0.99
     assert (found.argmax(1) == expected.argmax(1)).all()
+
+
+@pytest.mark.parametrize("layer", ["conv1", "fc1"])
+def test_a_channel_without_weights_keeps_its_bias(framework, layer, tmp_path):
+    """The step of such a weight is 1e-8: a bias of 5 would be more steps than int32 has."""
+    model, inputs = network(framework, "lenet")
+    adapter = adapter_for(model)
+    found = next(one for one in adapter.layers() if one.name == layer)
+    weight, bias = to_numpy(found.weight).copy(), to_numpy(found.bias).copy()
+    weight[0], bias[0] = 0, 5
+    adapter.write({Site(layer, "weight"): weight, Site(layer, "bias"): bias})
+    grids = grids_of(model, inputs)
+    expected = simulated(model, inputs, grids)[0]
+
+    result = nnc.export(model, tmp_path / "net.onnx", inputs, grids=grids, force=True)
+
+    assert kernels(result) == {"conv1": "QLinearConv", "conv2": "QLinearConv", "fc1": "QGemm", "fc2": "QGemm"}
+    apart = np.abs(exact(tmp_path / "net.onnx", inputs) - expected)
+    assert (apart <= 2 * (expected.max() - expected.min()) / 255).mean() >= 0.99
+
+
+def test_a_weight_in_steps_too_fine_for_its_bias_takes_larger_ones():
+    """1e6 / (2^30 * 0.001) is a step of 0.931; the weight of 3, 30 steps of 0.1, is then 3 steps."""
+    grid = Grid(np.array([0.1, 0.1]), np.zeros(2), 8, True, True, 0)
+    weight = np.array([[3.0, -3.0], [3.0, -3.0]], np.float32)
+
+    found = weight_levels(grid, weight, weight).beside(np.array([1e6, 1.0]), 0.001)
+
+    assert found.scale.tolist() == pytest.approx([0.931323, 0.1])
+    assert found.levels.tolist() == [[3, -3], [30, -30]]

@@ -99,6 +99,24 @@ def test_a_gate_of_linear_layers_over_an_image_is_quantised(tmp_path):
     assert steps <= 2
 
 
+def block():
+    """Return a residual block whose BatchNorm has trained: what it adds is not 0."""
+    keras.utils.set_random_seed(0)
+    given = keras.Input((8, 8, 8))
+    first = layers.Conv2D(8, 3, padding="same", activation="relu", name="first")(given)
+    second = layers.Conv2D(8, 3, padding="same", use_bias=False, name="second")(first)
+    second = layers.BatchNormalization(name="norm", beta_initializer="random_normal")(second)
+    rectified = layers.ReLU(name="relu")(layers.Add(name="sum")([second, first]))
+    return keras.Model(given, layers.Dense(4, name="head")(layers.GlobalAveragePooling2D()(rectified)))
+
+
+def test_the_last_convolution_of_a_residual_block_is_integer_where_its_batch_norm_has_trained(tmp_path):
+    result, steps = quantised(block(), array(4, 8, 8, 8), tmp_path / "net.onnx")
+
+    assert {one.layer: one.kernel for one in result.placed} == {"first": "QLinearConv", "second": "QLinearConv", "head": "QGemm"}
+    assert steps <= 5  # three roundings stand behind one another
+
+
 @pytest.mark.parametrize("cut", ["relu", "relu6"])
 def test_a_linear_layer_is_integer_where_a_float_layer_reads_its_cut(cut, tmp_path):
     keras.utils.set_random_seed(0)
