@@ -30,8 +30,9 @@ from nnc.latency import hardware
 
 RESULTS = Path(__file__).parent / "results" / "int8.json"
 TARGETS = {"residual": 3.0, "residual_keras": 3.0, "bert_torch": 2.8, "bert_keras": 2.6}
-PRODUCTS = {"algorithm": "ptq", "op_types": ["Linear", "Conv2d"]}
+PRODUCTS = [{"algorithm": "ptq", "op_types": ["Linear", "Conv2d"]}]
 TABLES = {"algorithm": "ptq", "op_types": ["Embedding"], "quant_types": ["weight"], "quant_scheme": {"weight": "per_tensor_symmetric"}}
+TRANSFORMER = [{"algorithm": "ptq", "op_types": ["Linear"]}, TABLES]
 
 
 def residual(layers: int) -> tuple[Any, Any]:
@@ -154,7 +155,7 @@ def measure(name: str, layers: int, rounds: int, folder: Path) -> dict[str, Any]
     model, inputs = BUILDERS[name](layers)
     paths = {kind: folder / f"{name}_{kind}.onnx" for kind in ("float", "int8", "static")}
     nnc.export(model, paths["float"], inputs)
-    c = nnc.compress(model, [PRODUCTS] if "residual" in name else [PRODUCTS, TABLES], example_inputs=inputs)
+    c = nnc.compress(model, PRODUCTS if "residual" in name else TRANSFORMER, example_inputs=inputs)
     written = c.export(paths["int8"], force=True)
     c.unwrap()
     print(written, flush=True)
