@@ -32,6 +32,7 @@ from nnc.graph.ir import Array, Graph, Shape
 from nnc.instruments import attach, detach, off, restored
 from nnc.joint import granules, joint_masks
 from nnc.masks import merge
+from nnc.ranges import Ranges
 from nnc.registry import adapter_for
 from nnc.select import CHANNELED, resolve, spared
 from nnc.ties import alone_masks, check_ties
@@ -176,6 +177,17 @@ class Quantizer(Algorithm):
 
         The model is then seen through no views. A quantizer that measures nothing need not have it.
         """
+
+    def measured(self) -> Sequence[Site]:
+        """Return the sites whose ranges it measures."""
+        return ()
+
+    def calibration(self) -> Ranges:
+        """Return the ranges that `calibrate` measured, of all its sites."""
+        return {}
+
+    def take_calibration(self, ranges: Ranges) -> None:
+        """Go by ranges that were measured before, of all its sites; the next `views` stand on them."""
 
     @abstractmethod
     def moved(self, model: Any, example_inputs: Any, grids: Grids) -> Quantizer:

@@ -8,7 +8,8 @@ Entries name their algorithms (entries.py); what an algorithm puts on a model is
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from nnc.graph.plan import Plan
 from nnc.grid import kept
 from nnc.instruments import attach, detach, keep_only, plain_views, restored, trainable
 from nnc.masks import merge, unmasked
+from nnc.ranges import take, write_ranges
 from nnc.recipe import read_recipe
 from nnc.registry import adapter_for
 
@@ -161,17 +163,39 @@ class Compressed:
         `batches` are of inputs; by default the trainer's first `calib_steps`. Scales that have learned begin again. Raises `ConfigError`
         where nothing quantises the model, or before `finish()` where another algorithm is still on it.
         """
-        if not self.quantizers:
-            raise ConfigError("calibrate(): nothing quantises this model; name an algorithm such as ptq or qat_ste in its config.")
-        if len(self.quantizers) < len(self.algorithms):
-            names = ", ".join(one.name for one in self.algorithms if one.kind != "quantize")
-            raise ConfigError(f"calibrate(): {names} is still on this model; call finish() or speedup() first.")
-        adapter = trainable(adapter_for(self.model), "calibrate()")
-        if not adapter.views():
-            raise ConfigError("calibrate(): nothing quantises this model any more: unwrap() took it off; call nnc.compress again.")
-        with plain_views(adapter):
+        with self._quantised_again("calibrate()"):
             for one in self.quantizers:
                 one.calibrate(batches)
+
+    def save_calibration(self, path: str | PathLike[str]) -> None:
+        """Write the ranges that were measured to a file, for `load_calibration`. Raises `StorageError` where that cannot be."""
+        self._require_quantised("save_calibration()")
+        write_ranges({site: limits for one in self.quantizers for site, limits in one.calibration().items()}, path)
+
+    def load_calibration(self, path: str | PathLike[str]) -> None:
+        """See `.model` on grids of ranges that were measured before, on the same layers by the same config_list.
+
+        Scales that have learned begin again. Raises `ConfigError` for a file of other layers, `StorageError` for one that holds none.
+        """
+        with self._quantised_again("load_calibration()"):
+            take(path, self.quantizers)
+
+    def _require_quantised(self, call: str) -> None:
+        if not self.quantizers:
+            raise ConfigError(f"{call}: nothing quantises this model; name an algorithm such as ptq or qat_ste in its config.")
+
+    @contextmanager
+    def _quantised_again(self, call: str) -> Iterator[None]:
+        """Take the grids off, and put the model on those that quantizers find in the block; after an exception the old ones are back."""
+        self._require_quantised(call)
+        if len(self.quantizers) < len(self.algorithms):
+            names = ", ".join(one.name for one in self.algorithms if one.kind != "quantize")
+            raise ConfigError(f"{call}: {names} is still on this model; call finish() or speedup() first.")
+        adapter = trainable(adapter_for(self.model), call)
+        if not adapter.views():
+            raise ConfigError(f"{call}: nothing quantises this model any more: unwrap() took it off; call nnc.compress again.")
+        with plain_views(adapter):
+            yield
             attach(adapter, self.quantizers)
 
     def export(self, path: str | PathLike[str], **options: Any) -> ExportResult:

@@ -21,9 +21,10 @@ from nnc.graph.ir import Array
 from nnc.grid import Grids
 from nnc.instruments import plain_views, trainable
 from nnc.masks import unmasked
+from nnc.ranges import Ranges, take, write_ranges
 from nnc.select import resolve
 from nnc.views import Learning, Site
-from nnc_quantization.calibration import Ranges, Through, measure, read_ranges, write_ranges
+from nnc_quantization.calibration import Through, measure
 from nnc_quantization.checks import COVERING, check_finite, check_observers, check_weight, int4_names
 from nnc_quantization.improve import Improvement
 from nnc_quantization.observers import OBSERVERS, Observer
@@ -104,19 +105,21 @@ class CalibratedQuantizer(Quantizer):
         self._made = None
         return self.ranges
 
-    def save_calibration(self, path: str | PathLike[str]) -> None:
-        """Write the measured ranges to a file."""
+    def calibration(self) -> Ranges:
         if self.ranges is None:
             raise ConfigError(f"{self.name}: nothing has been measured yet; call calibrate() first.")
-        write_ranges(self.ranges, path)
+        return self.ranges
+
+    def take_calibration(self, ranges: Ranges) -> None:
+        self.ranges, self._made = {site: ranges[site] for site in self.measured()}, None
+
+    def save_calibration(self, path: str | PathLike[str]) -> None:
+        """Write the measured ranges to a file."""
+        write_ranges(self.calibration(), path)
 
     def load_calibration(self, path: str | PathLike[str]) -> None:
         """Take ranges that were measured before. Raises `ConfigError` where they are of other layers."""
-        ranges = read_ranges(path)
-        missing = [str(site) for site in self._activations() if site not in ranges]
-        if missing:
-            raise ConfigError(f"{path}: holds no range of {', '.join(missing[:3])}; it was measured on another model or config_list.")
-        self.ranges, self._made = {site: ranges[site] for site in self._activations()}, None
+        take(path, [self])
 
     def views(self) -> Mapping[Site, tuple[Quantised, ...]]:
         return {site: (view,) for site, view in self._views().items()}
@@ -169,7 +172,7 @@ class CalibratedQuantizer(Quantizer):
         if self.ranges is None:
             self.calibrate()
         assert self.ranges is not None
-        sites = [site for site in self._activations() if site in self.ranges]
+        sites = [site for site in self.measured() if site in self.ranges]
         shared = self._structure.shared
         found = {}
         for site in sites:
@@ -186,7 +189,7 @@ class CalibratedQuantizer(Quantizer):
             raise ConfigError(f"{place}: {bits} bits are outside {self.fewest} to 8 for {self.name!r}.")
         return bits
 
-    def _activations(self) -> list[Site]:
+    def measured(self) -> list[Site]:
         """Return the sites of activations; what an embedding is given are indices, which stay."""
         found: list[Site] = []
         for name in self.layers:
@@ -213,7 +216,7 @@ class CalibratedQuantizer(Quantizer):
 
     def _observers(self) -> dict[Site, tuple[Site, Observer]]:
         """Return who measures each activation: the observer, and the site that it stands at; sites of one tensor have one."""
-        sites = self._activations()
+        sites = self.measured()
         shared = self._structure.shared
         known: dict[Any, tuple[Site, Observer]] = {}
         found = {}

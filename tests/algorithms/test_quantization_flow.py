@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.arrays import to_numpy
 from nnc.errors import ConfigError, StorageError
+from nnc.ranges import read_ranges, write_ranges
 from nnc.registry import adapter_for
 from nnc.views import Site
-from nnc_quantization.calibration import read_ranges, write_ranges
 from tests.algorithms.quantization_networks import NETWORKS
 
 NAMES = ["ptq", "qat_ste", "qat_lsq", "qat_lsq_plus", "qat_pact", "qat_dorefa", "qat_bnn"]
@@ -136,6 +137,39 @@ def test_a_calibration_is_read_from_the_file_that_it_was_written_to(network, tmp
 
     assert second.ranges == first.ranges
     assert len(second.ranges) == 4
+
+
+TWO_QUANTIZERS = [{"algorithm": "ptq", "op_names": ["c1"]}, {"algorithm": "qat_lsq", "op_types": ["Linear"]}]
+
+
+@pytest.mark.parametrize("config", [[{"algorithm": "ptq"}], TWO_QUANTIZERS], ids=["one", "two"])
+def test_a_compressed_model_goes_on_the_grids_of_a_calibration_that_was_kept(network, config, tmp_path):
+    model, images = network.small(), network.images(2) / 3
+    first = nnc.compress(model, config, network.images(8))
+    first.save_calibration(tmp_path / "ranges.json")
+    wanted = [scales(one) for one in first.quantizers], to_numpy(adapter_for(model).run(images)[0])
+    first.unwrap()
+    second = nnc.compress(model, config, images)
+    assert [scales(one) for one in second.quantizers] != wanted[0]
+
+    second.load_calibration(tmp_path / "ranges.json")
+
+    assert [scales(one) for one in second.quantizers] == wanted[0]
+    np.testing.assert_array_equal(to_numpy(adapter_for(model).run(images)[0]), wanted[1])
+
+
+def test_a_calibration_of_other_layers_changes_nothing(network, tmp_path):
+    nnc.compress(network.small(), [{"algorithm": "ptq", "op_names": ["c1"]}], network.images(2)).save_calibration(tmp_path / "ranges.json")
+    c = nnc.compress(network.small(), TWO_QUANTIZERS, network.images(8))
+    before = [scales(one) for one in c.quantizers]
+
+    with pytest.raises(ConfigError, match=r"ranges.json: holds no range of f1.input.*; it was measured on another model or config_list"):
+        c.load_calibration(tmp_path / "ranges.json")
+
+    assert [scales(one) for one in c.quantizers] == before
+    pruned = nnc.compress(network.small(), [{"op_names": ["c1"], "sparsity": 0.5}])
+    with pytest.raises(ConfigError, match=r"save_calibration\(\): nothing quantises this model"):
+        pruned.save_calibration(tmp_path / "other.json")
 
 
 def scales(quantizer):
