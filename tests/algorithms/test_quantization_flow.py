@@ -163,7 +163,7 @@ def test_a_calibration_of_other_layers_changes_nothing(network, tmp_path):
     c = nnc.compress(network.small(), TWO_QUANTIZERS, network.images(8))
     before = [scales(one) for one in c.quantizers]
 
-    with pytest.raises(ConfigError, match=r"ranges.json: holds no range of f1.input.*; it was measured on another model or config_list"):
+    with pytest.raises(ConfigError, match=r"ranges.json: holds no range of .*f1.*; it was measured on another model or config_list"):
         c.load_calibration(tmp_path / "ranges.json")
 
     assert [scales(one) for one in c.quantizers] == before
