@@ -129,6 +129,20 @@ def test_the_pages_trainers_train_on_both_frameworks():
 
 
 @pytest.mark.filterwarnings("ignore:.*cool_down:UserWarning")
+def test_the_pages_optimizer_warms_up():
+    rates = []
+
+    def optimizer(parameters):
+        made = run(block("docs/training.md", "warm_up ="))["optimizer"](parameters)
+        made.register_step_post_hook(lambda *_: rates.append(made.param_groups[0]["lr"]))
+        return made
+
+    flat = torch.as_tensor(PIXELS.reshape(16, 64))
+    nnc.Trainer(loader(flat), F.cross_entropy, optimizer, progress=False, steps=3).train(named())
+
+    assert rates == pytest.approx([1.09e-5 + 9e-7 * step for step in range(3)])  # 1e-5 to 1e-4 in 100 steps
+
+
 def test_the_pages_line_before_compile_and_fit_is_all_that_keras_needs():
     keras = pytest.importorskip("keras")
     tf = pytest.importorskip("tensorflow")
