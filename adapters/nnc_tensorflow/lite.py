@@ -84,7 +84,8 @@ def _quantised(path: Path, order: Order, plain: bytes, small: bytes, inputs: Seq
 
 def _converted(frozen: Any, data: Sequence[Sequence[Array]] | None, quantise: bool) -> bytes:
     """Return the file that LiteRT's converter makes. Raises `ExportError` with its reason."""
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    with quiet():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     if quantise:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if data is not None:
