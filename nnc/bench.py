@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnc.adapter import Adapter
+from nnc.arguments import whole_number
 from nnc.errors import ConfigError, ModelError, NncError
 from nnc.examples import Example, random_arrays
 from nnc.graph.ir import Array
@@ -89,6 +90,7 @@ def bench(
     """
     if not models:
         raise ConfigError("models: name at least one.")
+    repeats = whole_number("repeats", repeats, meaning="it is how often each model is timed")
     inputs = [array for name, array in (data or {}).items() if name != "labels"]
     if not examples and not inputs:
         raise ConfigError("--example: give the shape of each input, as --example 1,3,224,224; or --data with inputs in it.")

@@ -66,6 +66,11 @@ def test_a_model_that_fails_is_an_error_that_says_what_it_was_given(name, messag
         bench([model], [Example((2, 5))], repeats=1, memory=False)
 
 
+def test_runs_that_are_no_number_are_refused(files):
+    with pytest.raises(nnc.ConfigError, match="repeats: 0 is no whole number above 0; it is how often each model is timed"):
+        bench(files, [Example((1, 1, 28, 28))], repeats=0)
+
+
 def test_inputs_of_one_shape_differ():
     first, second = random_arrays([Example.parse("2,3"), Example.parse("2,3")])
 
