@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nnc.adapter import Adapter
+from nnc.arguments import whole_number
 from nnc.errors import ConfigError, ModelError, NncError
+from nnc.examples import Example, random_arrays
 from nnc.graph.ir import Array
 from nnc.labels import checked_labels, right_answers
 from nnc.latency import hardware, medians_by_turns
@@ -74,29 +74,6 @@ class Bench:
         return as_text(self)
 
 
-@dataclass(frozen=True)
-class Example:
-    """The shape and the type of an input: "1,3,224,224", "1,128:int64"."""
-
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-
-    @classmethod
-    def parse(cls, text: str) -> Example:
-        """Raises `ConfigError` for what is no shape, or no type that a model takes."""
-        sizes, _, dtype = text.partition(":")
-        try:
-            return cls(tuple(int(size) for size in sizes.split(",")), np.dtype(dtype or "float32").name)
-        except (ValueError, TypeError):
-            raise ConfigError(f"--example: {text!r} is no shape; write sizes with commas, as 2,3,224,224 or 1,128:int64.") from None
-
-    def array(self, seed: int = 0) -> Array:
-        """Return random numbers: normal ones, or whole ones that any vocabulary has."""
-        random = np.random.default_rng(seed)
-        whole = np.issubdtype(np.dtype(self.dtype), np.integer)
-        return random.integers(0, 2, self.shape).astype(self.dtype) if whole else random.standard_normal(self.shape).astype(self.dtype)
-
-
 def bench(
     models: Sequence[Any],
     examples: Sequence[Example] = (),
@@ -113,20 +90,22 @@ def bench(
     """
     if not models:
         raise ConfigError("models: name at least one.")
+    repeats = whole_number("repeats", repeats, meaning="it is how often each model is timed")
     inputs = [array for name, array in (data or {}).items() if name != "labels"]
     if not examples and not inputs:
         raise ConfigError("--example: give the shape of each input, as --example 1,3,224,224; or --data with inputs in it.")
     labels = None if data is None else _labels(data, inputs)
     adapters = [adapter_for(locate(model) if isinstance(model, str) else model) for model in models]
-    arrays = [example.array() for example in examples] or [array[:1] for array in inputs]
+    arrays = random_arrays(examples) or [array[:1] for array in inputs]
+    for model, adapter in zip(models, adapters, strict=True):
+        _outputs(model, adapter, arrays)
     seconds = medians_by_turns([partial(adapter.run, _given(adapter, arrays)) for adapter in adapters], repeats, WARM_UP)
     measured = []
     for model, adapter, taken in zip(models, adapters, seconds, strict=True):
         named = isinstance(model, str)
         peak = _memory(model, arrays) if named and memory else None
-        right = None if labels is None else accuracy(adapter, inputs, labels)
-        name = model if named else type(model).__name__
-        measured.append(Measured(name, adapter.framework, taken, _size(model, adapter), peak, right))
+        right = None if labels is None else accuracy(adapter, inputs, labels, _name(model))
+        measured.append(Measured(_name(model), adapter.framework, taken, _size(model, adapter), peak, right))
     batch = arrays[0].shape[0] if arrays[0].ndim else 1
     return Bench(tuple(measured), f"batch {batch}, median of {repeats} runs by turns after {WARM_UP} to warm up, on {hardware()}")
 
@@ -137,12 +116,12 @@ def _labels(data: Mapping[str, Array], inputs: Sequence[Array]) -> Array:
     return checked_labels(data["labels"], [len(array) if array.ndim else 0 for array in inputs])
 
 
-def accuracy(adapter: Adapter, inputs: Sequence[Array], labels: Array, batch: int = 256) -> float:
-    """Return the share of samples whose label is the largest entry of the model's first output."""
+def accuracy(adapter: Adapter, inputs: Sequence[Array], labels: Array, name: str, batch: int = 256) -> float:
+    """Return the share of samples whose label is the largest entry of the first output of the model, which is called `name`."""
     right = 0
     for start in range(0, len(labels), batch):
         part = [array[start : start + batch] for array in inputs]
-        right += right_answers(adapter.run(_given(adapter, part))[0], labels[start : start + batch])
+        right += right_answers(_outputs(name, adapter, part)[0], labels[start : start + batch])
     return right / len(labels)
 
 
@@ -153,6 +132,22 @@ def use_threads(count: int) -> None:
         raise ConfigError(f"--threads: {', '.join(late)} is imported already; set OMP_NUM_THREADS in the environment instead.")
     for name in _THREADS:
         os.environ[name] = str(count)
+
+
+def _name(model: Any) -> str:
+    return model if isinstance(model, str) else type(model).__name__
+
+
+def _outputs(model: Any, adapter: Adapter, arrays: Sequence[Array]) -> tuple[Any, ...]:
+    """Run a model. Raises `ModelError` that names it and what it was given where it fails."""
+    try:
+        return adapter.run(_given(adapter, arrays))
+    except NncError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ModelError(f"{_name(model)}: failed on inputs of {given}: {type(error).__name__}: {reason}") from error
 
 
 def _given(adapter: Adapter, arrays: Sequence[Array]) -> Any:
@@ -184,7 +179,7 @@ def _memory(model: str, arrays: Sequence[Array]) -> int:
 
 def _run_alone(model: str, shapes: Sequence[str]) -> int:
     adapter = adapter_for(locate(model))
-    adapter.run(_given(adapter, [Example.parse(shape).array() for shape in shapes]))
+    adapter.run(_given(adapter, random_arrays([Example.parse(shape) for shape in shapes])))
     return _peak()
 
 

@@ -48,7 +48,9 @@ app = typer.Typer(cls=CleanErrors, no_args_is_help=True, add_completion=False, p
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Changes = Annotated[list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Change the recipe: config_list.0.sparsity=0.3.")]
 Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Count widths that a mean is taken over, as under a LayerNorm.")]
-Examples = Annotated[list[str] | None, typer.Option("--example", metavar="SHAPE", help="Shape of an input, 2,3,224,224; one each.")]
+Examples = Annotated[
+    list[str] | None, typer.Option("--example", metavar="SHAPE", help="Shape of an input, 2,3,224,224 or 2,16:int64; one each.")
+]
 Model = Annotated[str, typer.Argument(help="file.py:build, package.module:build, model.keras, or a folder of nnc.save.")]
 
 
@@ -132,7 +134,7 @@ def compress(
     reference, output = _required(given, "model"), _required(given, "output")
     shapes = _required(given, "example_inputs")
     model = locate(reference)
-    compressed = compress_model(model, given, _random_inputs(model, shapes))
+    compressed = compress_model(model, given, _random_inputs(model, shapes, "example_inputs"))
     kind = Path(output).suffix[1:]
     compressed.speedup()
     if kind in registry().formats:
@@ -159,12 +161,11 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a model as a file for another runtime, and say what the runtime makes of it."""
-    from nnc.bench import Example
     from nnc.export import export as export_model
     from nnc.locate import locate
 
     located = locate(model)
-    inputs = _tensors(located, [Example.parse(shape).array() for shape in example or ()])
+    inputs = _random_inputs(located, example or ())
     result = export_model(located, path, inputs, format=format, opset=opset, dynamic=dynamic, force=force)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2))
@@ -182,8 +183,9 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure models side by side: latency, size, peak memory, and accuracy where there is data."""
-    from nnc.bench import Example, use_threads
     from nnc.bench import bench as measure
+    from nnc.bench import use_threads
+    from nnc.examples import Example
 
     if threads is not None:
         use_threads(threads)
@@ -318,11 +320,7 @@ def _prunability(model: Any, shapes: Sequence[str], allow_inexact: bool) -> Prun
     """Return what could be removed, found on random inputs of shapes such as "2,3,224,224"."""
     from nnc.prunability import prunability
 
-    try:
-        sizes = [[int(size) for size in shape.split(",")] for shape in shapes]
-    except ValueError:
-        raise ConfigError(f"--example: {', '.join(shapes)!r} is no shape; write sizes with commas, as 2,3,224,224.") from None
-    return prunability(model, _random_inputs(model, sizes), allow_inexact=allow_inexact)
+    return prunability(model, _random_inputs(model, shapes), allow_inexact=allow_inexact)
 
 
 def _layer_row(layer: Layer) -> dict[str, Any]:
@@ -337,12 +335,11 @@ def _required(recipe: Recipe, key: str) -> Any:
     return value
 
 
-def _random_inputs(model: Any, shapes: Sequence[Sequence[int]]) -> Any:
-    """Return random float32 inputs of these shapes, as the model's framework takes them."""
-    import numpy as np
+def _random_inputs(model: Any, shapes: Sequence[str | Sequence[int]], place: str = "--example") -> Any:
+    """Return random inputs of these shapes and types, as the model's framework takes them."""
+    from nnc.examples import Example, random_arrays
 
-    random = np.random.default_rng(0)
-    return _tensors(model, [random.standard_normal(shape, dtype=np.float32) for shape in shapes])
+    return _tensors(model, random_arrays([Example.parse(shape, place) for shape in shapes]))
 
 
 def _tensors(model: Any, arrays: Sequence[Any]) -> Any:

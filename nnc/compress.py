@@ -249,8 +249,10 @@ class Compressed:
         save(self.model, folder)
 
     def unwrap(self) -> Any:
-        """Take everything off the original model and return it."""
+        """Take everything off the original model and return it. The small one, after `speedup()`, loses its grids too."""
         detach(adapter_for(self.original))
+        if self._speedup is not None:
+            detach(adapter_for(self.model))
         return self.original
 
     def _inputs(self, purpose: str) -> Any:

@@ -35,7 +35,10 @@ def checked_labels(labels: Any, samples: Sequence[int]) -> Array:
 
 
 def right_answers(scores: Array, labels: Array) -> int:
-    """Return in how many rows of the scores, `(n, classes)`, the largest stands at the label."""
+    """Return in how many rows of the scores, `(n, classes)`, the largest stands at the label. Raises `ConfigError` for other labels."""
     if scores.ndim != 2 or len(scores) != len(labels):
         raise ConfigError(f"labels: the model's first output has the shape {scores.shape}; accuracy needs ({len(labels)}, classes).")
+    if labels.min() < 0 or labels.max() >= scores.shape[1]:
+        span = f"{labels.min()} to {labels.max()}"
+        raise ConfigError(f"labels: go from {span}; the model has {scores.shape[1]} classes, 0 to {scores.shape[1] - 1}.")
     return int((scores.argmax(axis=-1) == labels).sum())

@@ -52,7 +52,7 @@ class Sensitivity:
     def lost(self) -> dict[str, float]:
         """What each layer costs, the worst first: how much the metric falls, or the loss rises."""
         sign = -1.0 if self.measure == "metric" else 1.0
-        costs = {layer: sign * (value - self.before) for layer, value in self.values.items()}
+        costs = {layer: sign * (value - self.before) + 0.0 for layer, value in self.values.items()}
         return dict(sorted(costs.items(), key=lambda item: -item[1]))
 
     def worst(self, count: int) -> tuple[str, ...]:

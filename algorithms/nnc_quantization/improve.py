@@ -9,6 +9,7 @@ In this order. Inputs are measured once, on the float model; where columns are s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,11 +19,12 @@ import numpy as np
 from nnc.adapter import Layer, TrainableAdapter
 from nnc.arrays import to_numpy
 from nnc.errors import ConfigError
-from nnc.graph.ir import Array, Graph, Node
+from nnc.graph.ir import Array, Graph, Node, Tensor
 from nnc.grid import Grid
 from nnc.views import Site
 from nnc_quantization import balance
 from nnc_quantization.calibration import Through, passed
+from nnc_quantization.plain import plain_view
 from nnc_quantization.rounding import adaround, gptq
 from nnc_schemas.quantize import PTQSpec
 
@@ -80,20 +82,27 @@ class Improvement:
 
     def run(self, batches: Iterable[Any], bits: Mapping[str, int], corrects: bool) -> None:
         """Fill `weights` and `scales`. Raises `ConfigError` where an entry asks for what no layer has a place for."""
-        seen = self._measured(batches, corrects)
+        corrected = self._correctable() if corrects else ()
+        seen = self._measured(batches, corrected)
         self._equalise(seen)
         self._smooth(seen)
         for name, entry in self.entries.items():
             before = self._number(name, "weight")
             after = self._rounded(name, entry, before, bits[name], seen)
-            if corrects and entry.bias_correction and "bias" in self.layers[name].parameters:
+            if name in corrected:
                 self._correct(name, before - after, seen[name])
 
-    def _measured(self, batches: Iterable[Any], corrects: bool) -> dict[str, Statistics]:
+    def _correctable(self) -> Collection[str]:
+        chosen = [name for name, entry in self.entries.items() if entry.bias_correction]
+        found = [name for name in chosen if name in self.nodes and "bias" in self.layers[name].parameters]
+        self._found(found, chosen, "bias_correction", "a layer that has a bias and multiplies once")
+        return found
+
+    def _measured(self, batches: Iterable[Any], corrected: Collection[str]) -> dict[str, Statistics]:
         seen = {}
         for name, entry in self.entries.items():
             rounds = entry.rounding != "nearest"
-            if name in self.nodes and (rounds or entry.smooth is not None or (corrects and entry.bias_correction)):
+            if name in self.nodes and (rounds or entry.smooth is not None or name in corrected):
                 seen[name] = Statistics(products=0.0 if rounds else None)
         sites = [Site(name, "input") for name in seen]
         number = 0
@@ -139,14 +148,9 @@ class Improvement:
 
     def _rounded(self, name: str, entry: PTQSpec, weight: Array, bits: int, seen: Mapping[str, Statistics]) -> Array:
         """Return a weight as its grid will show it."""
-        per_channel = entry.scheme("weight") == "per_channel_symmetric"
         if entry.rounding == "nearest":
-            return (
-                Grid.around_zero(weight, bits, 0 if per_channel or entry.block else None, entry.block)(weight)
-                if "weight" in entry.tensors
-                else weight
-            )
-        scale = Grid.around_zero(weight, bits, 0 if per_channel else None).scale
+            return plain_view(weight, bits, entry).grid(weight, {})(weight) if "weight" in entry.tensors else weight
+        scale = Grid.around_zero(weight, bits, 0 if entry.scheme("weight") == "per_channel_symmetric" else None).scale
         column = np.broadcast_to(scale.reshape(-1, 1), (len(weight), 1)).astype(np.float64)
         moments = seen[name].products / seen[name].count
         method = gptq if entry.rounding == "gptq" else adaround
@@ -156,10 +160,16 @@ class Improvement:
         return rounded
 
     def _correct(self, name: str, apart: Array, statistics: Statistics) -> None:
-        """Add what the mean output lost. The mean of an input counts for all places of a kernel: padding is left out of account."""
+        """Add what the mean output lost. The mean of an input counts for all places of a kernel: padding is left out of account.
+
+        What a transposed convolution is given is spread over more places than it had: each gets a part of the kernel.
+        """
+        node = self.nodes[name]
         mean = statistics.total / statistics.count
         summed = apart.reshape(*apart.shape[:2], -1).sum(axis=2)  # (out, in / groups)
-        groups = self.nodes[name].attrs.get("groups", 1)
+        if node.attrs.get("transposed"):
+            summed = summed * _places(node.inputs[0], node) / _places(node.outputs[0], node)
+        groups = node.attrs.get("groups", 1)
         shift = np.einsum("goi,gi->go", summed.reshape(groups, -1, summed.shape[1]), mean.reshape(groups, -1)).ravel()
         self._put(name, "bias", self._number(name, "bias") + shift)
 
@@ -172,5 +182,14 @@ class Improvement:
 
 
 def _rows(x: Array, node: Node) -> Array:
+    """Return what a product is given, `(tokens or pixels, in)`."""
     axis = node.attrs["channel_axis"] if node.kind == "conv" else -1
+    if node.inputs[0] is not None and axis == len(node.inputs[0].shape) - 1:
+        axis = -1  # a convolution along one axis may be recorded as one along two
     return np.ascontiguousarray(np.moveaxis(x, axis, -1)).reshape(-1, x.shape[axis])
+
+
+def _places(tensor: Tensor | None, node: Node) -> int:
+    """Return how many places an input, or output, of a convolution has in a sample."""
+    assert tensor is not None
+    return math.prod(size for axis, size in enumerate(tensor.shape) if axis not in (0, node.attrs["channel_axis"]))

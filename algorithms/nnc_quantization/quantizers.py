@@ -25,12 +25,13 @@ from nnc.ranges import Ranges, take, write_ranges
 from nnc.select import resolve
 from nnc.views import Learning, Site
 from nnc_quantization.calibration import Through, measure
-from nnc_quantization.checks import COVERING, check_finite, check_observers, check_weight, int4_names
+from nnc_quantization.checks import check_finite, check_observers, check_weight, int4_names
 from nnc_quantization.improve import Improvement
 from nnc_quantization.observers import OBSERVERS, Observer
+from nnc_quantization.plain import plain_view
 from nnc_quantization.structure import Structure, running, structure_of
 from nnc_quantization.trials import Search, asked, ranked, settings
-from nnc_quantization.views import FixedScale, Quantised, Range, ScaleOfMax, group_at
+from nnc_quantization.views import FixedScale, Quantised, Range, group_at
 from nnc_schemas.quantize import PTQSpec, QuantSpec, SearchRange
 
 _VIEW = Quantised.name
@@ -318,22 +319,7 @@ class PTQQuantizer(CalibratedQuantizer):
     def weight_view(self, layer: Layer, bits: int, entry: QuantSpec) -> Quantised:
         if layer.name in self._scales:
             return FixedScale(bits, self._scales[layer.name])
-        return ScaleOfMax(bits, entry.scheme("weight") == "per_channel_symmetric", self._shrink(layer, bits, entry), entry.block)
-
-    def _shrink(self, layer: Layer, bits: int, entry: QuantSpec) -> Array | float:
-        """Return how much smaller than the largest |w| each channel's range is to be, as the observer of weights says."""
-        name = entry.observes("weight")
-        if name is None or name in COVERING:
-            return 1.0
-        weight = to_numpy(layer.weight)
-        rows = weight.reshape(len(weight), -1) if entry.scheme("weight") == "per_channel_symmetric" else weight.reshape(1, -1)
-        reaches = []
-        for row in rows:
-            observer = OBSERVERS[name](bits)
-            observer.observe(row)
-            reaches.append(observer.reach() / max(float(np.abs(row).max()), 1e-12))
-        ratio = np.minimum(np.array(reaches, np.float32), 1.0)
-        return ratio.reshape(-1, *(1,) * (weight.ndim - 1)) if len(ratio) > 1 else float(ratio[0])
+        return plain_view(to_numpy(layer.weight), bits, entry)
 
     def activation_view(self, site: Site, bits: int, entry: QuantSpec, limits: tuple[float, float], shared: str) -> Quantised:
         return Range(bits, *limits, entry.scheme(site.tensor).endswith("symmetric") and limits[0] < 0, follows=False, shared=shared)

@@ -273,6 +273,13 @@ class PTQSpec(QuantSpec):
         None, description="true, or {observers: [...], calib_steps: [...]}: try each pair, and keep what the trainer's metric is best with."
     )
 
+    @model_validator(mode="after")
+    def _rounds_weights(self) -> PTQSpec:
+        asked = "rounding" if self.rounding != "nearest" else "bias_correction"
+        if "weight" not in self.tensors and (self.rounding != "nearest" or self.bias_correction):
+            raise problem(f"{asked}: it is about rounded weights, and the entry quantises {list(self.tensors)}; name weight there too.")
+        return self
+
     @property
     def improves(self) -> bool:
         """Whether anything is done to weights but to round them."""

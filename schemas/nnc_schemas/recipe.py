@@ -19,6 +19,6 @@ class Recipe(BaseModel):
     algorithm: StrictStr | None = Field(None, description="The algorithm of every entry that names none.")
     config_list: tuple[SerializeAsAny[Selector], ...] = Field(description="The entries; a later one overrides an earlier one.")
     model: StrictStr | None = Field(None, description="What builds the model: `file.py:build` or `package.module:build`.")
-    example_inputs: Shapes | None = Field(None, description="The inputs' shapes: [[2, 1, 28, 28]].")
+    example_inputs: Shapes | None = Field(None, description="The inputs' shapes: [[2, 1, 28, 28]]; 2,16:int64 for whole numbers.")
     allow_inexact: StrictBool = Field(False, description="Offer widths that a mean is taken over, as under a LayerNorm, too.")
     output: StrictStr | None = Field(None, description="The folder to save to, or a file: small.onnx, small.tflite.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from math import isfinite
 from numbers import Real
@@ -11,6 +12,8 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from nnc_schemas.problems import problem, short
 
+#: A shape with a type: 2,16:int64.
+_TYPED = r"[1-9]\d*(,[1-9]\d*)*(:\w+)?"
 _REMOVE = "it is the fraction of channels to REMOVE"
 
 
@@ -79,16 +82,19 @@ def _count_of(counted: str) -> Callable[[Any], int]:
     return count
 
 
-def _shapes(value: Any) -> tuple[tuple[int, ...], ...]:
-    """Accept `[2, 1, 28, 28]` for one input and `[[2, 16], [2, 16]]` for several."""
-    shapes = [value] if isinstance(value, Sequence) and value and all(_is_size(size) for size in value) else value
-    if not isinstance(shapes, Sequence) or isinstance(shapes, str) or not shapes or not all(_is_shape(shape) for shape in shapes):
-        raise problem(f"{short(value)} is not a list of shapes such as [[2, 1, 28, 28]].")
-    return tuple(tuple(shape) for shape in shapes)
+def _shapes(value: Any) -> tuple[tuple[int, ...] | str, ...]:
+    """Accept `[2, 1, 28, 28]` for one input, `[[2, 16], [2, 16]]` for several, and "2,16:int64" for one of another type."""
+    one = isinstance(value, str) or (isinstance(value, Sequence) and value and all(_is_size(size) for size in value))
+    shapes = [value] if one else value
+    if not isinstance(shapes, Sequence) or not shapes or not all(_is_shape(shape) for shape in shapes):
+        raise problem(f'{short(value)} is not a list of shapes such as [[2, 1, 28, 28]], or ["2,16:int64"] for whole numbers.')
+    return tuple(shape if isinstance(shape, str) else tuple(shape) for shape in shapes)
 
 
 def _is_shape(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(_is_size(size) for size in value)
+    if isinstance(value, str):
+        return bool(re.fullmatch(_TYPED, value))
+    return isinstance(value, Sequence) and all(_is_size(size) for size in value)
 
 
 def _is_size(value: Any) -> bool:
@@ -97,7 +103,9 @@ def _is_size(value: Any) -> bool:
 
 _STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _POSITIVE = WithJsonSchema({"type": "integer", "minimum": 1})
-_SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 1}}
+_SIZES = {"type": "array", "items": {"type": "integer", "minimum": 1}}
+_SHAPE = {"anyOf": [_SIZES, {"type": "string", "pattern": f"^{_TYPED}$"}]}
+_SHAPES = WithJsonSchema({"type": "array", "items": _SHAPE, "minItems": 1})
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), WithJsonSchema({"anyOf": [{"type": "string"}, _STRINGS]})]
 Sparsity = Annotated[float, BeforeValidator(_sparsity), WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 1})]
@@ -109,4 +117,4 @@ Count = Annotated[int, BeforeValidator(_count_of("")), _POSITIVE]
 Block = Annotated[int, BeforeValidator(_count_of("channels make a block")), _POSITIVE]
 Batches = Annotated[int, BeforeValidator(_count_of("batches are looked at")), _POSITIVE]
 Sharing = Annotated[int, BeforeValidator(_count_of("inputs share a scale")), _POSITIVE]
-Shapes = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(_shapes), WithJsonSchema({"type": "array", "items": _SHAPE, "minItems": 1})]
+Shapes = Annotated[tuple[tuple[int, ...] | str, ...], BeforeValidator(_shapes), _SHAPES]

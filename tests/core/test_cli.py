@@ -188,3 +188,58 @@ def test_a_framework_without_a_demo_is_an_error():
     result = nnc("demo", "--framework", "toch")
 
     assert (result.exit_code, "nearest: 'torch'" in result.stderr) == (1, True)
+
+
+WORDS = {
+    "torch": """
+        from torch import nn
+
+        def build():
+            return nn.Sequential(nn.Embedding(9, 6), nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 2))
+    """,
+    "tensorflow": """
+        import keras
+        from keras import layers
+
+        def build():
+            hidden = layers.Dense(8, activation="relu", name="2")
+            last = layers.Dense(2, name="4")
+            return keras.Sequential([keras.Input((4,), dtype="int64"), layers.Embedding(9, 6, name="0"), layers.Flatten(), hidden, last])
+    """,
+}
+
+
+@pytest.fixture(name="words")
+def give_words(framework, tmp_path):
+    """Return the reference of a network that reads whole numbers, and a recipe for it."""
+    (tmp_path / f"net_{framework}.py").write_text(textwrap.dedent(WORDS[framework]))
+    reference = f"net_{framework}.py:build"
+    recipe = {"config_list": [{"op_names": ["2"], "sparsity": 0.5}], "model": reference, "example_inputs": "3,4:int64", "output": "small"}
+    (tmp_path / "words.json").write_text(json.dumps(recipe))
+    return reference
+
+
+def test_inputs_may_be_whole_numbers(words):
+    found = nnc("compress", "words.json", "--json")
+
+    assert json.loads(found.stdout)["channels"]["2"] == [8, 4]
+    assert nnc("layers", words, "--example", "3,4:int64").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["layers", "export", "compress"])
+def test_a_type_that_is_none_is_named(words, command):
+    more = {"layers": [words, "--example"], "export": [words, "net.onnx", "--example"], "compress": ["words.json", "-o"]}[command]
+    for kind in ("foo", "str"):
+        given = f"example_inputs=3,4:{kind}" if command == "compress" else f"3,4:{kind}"
+        place = "example_inputs" if command == "compress" else "--example"
+
+        assert f"error: {place}: '3,4:{kind}': '{kind}' is no type of numbers; write float32, int64" in nnc(command, *more, given).stderr
+
+
+@pytest.mark.parametrize("shape", ["3,-4:int64", "0,4", "3,x", ""])
+def test_sizes_that_are_none_are_refused(words, shape):
+    exported = nnc("export", words, "net.onnx", "--example", shape)
+    compressed = nnc("compress", "words.json", "-o", f"example_inputs='{shape}'")
+
+    assert f"error: --example: {shape!r} is no shape; write sizes with commas" in exported.stderr
+    assert f"error: example_inputs: {shape!r} is not a list of shapes" in compressed.stderr

@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 import nnc
-from nnc.bench import Example, bench
+from nnc.bench import bench
 from nnc.cli import app
+from nnc.examples import Example, random_arrays
 from tests.frameworks import FRAMEWORKS, images
 
 NET = "tests/torch_networks.py:LeNet"
@@ -50,6 +51,30 @@ def test_data_tells_how_often_the_largest_score_is_right(files):
 def test_an_example_that_is_no_shape_is_refused():
     with pytest.raises(nnc.ConfigError, match="'2,x' is no shape"):
         Example.parse("2,x")
+
+
+def test_labels_that_are_no_classes_of_the_model_are_refused(files):
+    with pytest.raises(nnc.ConfigError, match="labels: go from 1 to 10; the model has 10 classes, 0 to 9"):
+        bench(files[:1], data={"image": images(10), "labels": np.arange(1, 11)}, repeats=1, memory=False)
+
+
+@pytest.mark.parametrize(("name", "message"), [("torch", r"LeNet: failed on inputs of float32 \(2, 5\): "), ("keras", r"\(2, 5\)")])
+def test_a_model_that_fails_is_an_error_that_says_what_it_was_given(name, message):
+    model = FRAMEWORKS[name].build("lenet")
+
+    with pytest.raises(nnc.NncError, match=message):
+        bench([model], [Example((2, 5))], repeats=1, memory=False)
+
+
+def test_runs_that_are_no_number_are_refused(files):
+    with pytest.raises(nnc.ConfigError, match="repeats: 0 is no whole number above 0; it is how often each model is timed"):
+        bench(files, [Example((1, 1, 28, 28))], repeats=0)
+
+
+def test_inputs_of_one_shape_differ():
+    first, second = random_arrays([Example.parse("2,3"), Example.parse("2,3")])
+
+    assert not np.array_equal(first, second)
 
 
 def test_data_without_labels_is_refused(files):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import nnc
+from nnc.errors import ExportError
 from nnc.grid import Grid
 from nnc.views import Site
 from tests.frameworks import FRAMEWORKS, images
@@ -53,3 +54,20 @@ def test_a_torch_model_is_sent_to_onnx(tmp_path):
 
     with pytest.raises(nnc.ConfigError, match="written from Keras models"):
         nnc.export(torch.build("lenet"), tmp_path / "net.tflite", torch.inputs(images()), format="tflite")
+
+
+def test_a_file_that_the_fast_kernels_compute_otherwise_is_refused(tmp_path, monkeypatch):
+    """Every file, as none is within less than no step."""
+    lite = pytest.importorskip("nnc_tensorflow.lite")
+    inputs = KERAS.inputs(images(4))
+    order = {"format": "tflite", "data": [inputs]}
+    monkeypatch.setattr(lite, "_SLOWER", 1e9)
+    assert nnc.export(KERAS.build("lenet"), tmp_path / "right.tflite", inputs, **order).notes == ()
+    monkeypatch.setattr(lite, "_STEPS", -1.0)
+
+    with pytest.raises(ExportError, match=r"fast kernels \(XNNPACK\) give other outputs for this file than its plain ones, by \d+ steps"):
+        nnc.export(KERAS.build("lenet"), tmp_path / "wrong.tflite", inputs, **order)
+    assert not (tmp_path / "wrong.tflite").exists()
+    assert (
+        "run it without default delegates" in nnc.export(KERAS.build("lenet"), tmp_path / "x.tflite", inputs, force=True, **order).notes[0]
+    )
