@@ -10,38 +10,24 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 
-from nnc.adapter import TrainableAdapter, TrainStep
 from nnc.algorithm import Distiller
-from nnc.graph.ir import Array
+from nnc.contract_runs import Course, Snapshot, require_alike, train
 from nnc.instruments import trainable
 from nnc.promises import Deliberate, State, require
 from nnc.registry import adapter_for
 from nnc.trainer import Trainer
-
-#: Steps before the state is written down, and after it.
-STEPS = 3
 
 #: What a contract needs: () -> (student, teacher, trainer of the student); the same numbers at each call.
 Pair = Callable[[], tuple[Any, Any, Trainer]]
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A run in the middle: the student's tensors, the numbers of views and objectives, the optimizers' states."""
-
-    tensors: Mapping[str, Array]
-    numbers: Any
-    state: Mapping[str, Array]
-
-
-@dataclass(frozen=True)
 class Run:
-    """A student that was trained with what a distiller put on it; `losses` are those of all steps, `terms` those of the last one.
+    """A student that was trained with what a distiller put on it.
 
     `after` and `left` are the student and the terms on it once the distiller was taken off; `taught` is the teacher before and after.
     """
@@ -49,9 +35,7 @@ class Run:
     before: State
     after: State
     taught: tuple[State, State]
-    halfway: Snapshot
-    losses: list[float]
-    terms: Mapping[str, float]
+    course: Course
     left: Mapping[str, float]
 
 
@@ -73,39 +57,16 @@ class DistillTrial:
         return self.run()
 
     def run(self, start: Snapshot | None = None, config: Any = None, times: int = 1) -> Run:
-        """Train for twice `STEPS` steps, or from a snapshot on for the second half of them."""
+        """Train from the beginning, or from a snapshot on."""
         student, teacher, trainer = self.pair()
         distiller = self.make(student, teacher, trainer, config)
         before, untaught = State.of(student), State.of(teacher)
         for _ in range(times):
             distiller.compress()
         adapter = trainable(adapter_for(student), self.distiller.name)
-        adapter.seed(0)
-        step = adapter.trainer(trainer.loss, trainer.optimizer, trainer.precision, trainer.accumulate)
-        batches = cycle(list(trainer.batches()))
-        try:
-            first = _trained(step, batches) if start is None else _skipped(adapter, step, batches, start)
-            halfway = Snapshot({name: array.copy() for name, array in adapter.tensors().items()}, adapter.numbers(), step.state())
-            losses, terms = [*first, *_trained(step, batches)], adapter.terms()
-        finally:
-            step.close()
+        course = train(adapter, trainer, start)
         distiller.unwrap_model()
-        return Run(before, State.of(student), (untaught, State.of(teacher)), halfway, losses, terms, adapter.terms())
-
-
-def _trained(step: TrainStep, batches: Iterator[Any]) -> list[float]:
-    """Train for `STEPS` steps; return their losses."""
-    return [step(batch) for batch in islice(batches, STEPS)]
-
-
-def _skipped(adapter: TrainableAdapter, step: TrainStep, batches: Iterator[Any], start: Snapshot) -> list[float]:
-    """Begin where another run had trained for `STEPS` steps; no losses are known of them."""
-    for _ in islice(batches, STEPS):
-        pass
-    adapter.load_tensors(start.tensors)
-    adapter.set_numbers(start.numbers)
-    step.load_state(start.state)
-    return []
+        return Run(before, State.of(student), (untaught, State.of(teacher)), course, adapter.terms())
 
 
 def constructing_touches_nothing(trial: DistillTrial) -> None:
@@ -118,9 +79,10 @@ def constructing_touches_nothing(trial: DistillTrial) -> None:
 
 def the_student_trains_and_the_teacher_does_not(trial: DistillTrial) -> None:
     first = trial.first
-    own = {name: value for name, value in first.terms.items() if name.startswith(f"{trial.distiller.name}.")}
-    require(bool(own), f"a training step reports {sorted(first.terms)}; a term {trial.distiller.name!r} is none of them.")
-    require(bool(np.isfinite([*first.losses, *own.values()]).all()), f"the losses {first.losses} with the terms {own} are not all finite.")
+    terms, losses = first.course.terms, first.course.losses
+    own = {name: value for name, value in terms.items() if name.startswith(f"{trial.distiller.name}.")}
+    require(bool(own), f"a training step reports {sorted(terms)}; a term {trial.distiller.name!r} is none of them.")
+    require(bool(np.isfinite([*losses, *own.values()]).all()), f"the losses {losses} with the terms {own} are not all finite.")
     moved = any(not np.array_equal(array, first.before.tensors[name]) for name, array in first.after.tensors.items())
     require(moved, "training has not changed the student.")
     first.taught[1].require_same(first.taught[0], "training, on the teacher,")
@@ -128,19 +90,13 @@ def the_student_trains_and_the_teacher_does_not(trial: DistillTrial) -> None:
 
 def a_run_goes_on_from_its_state(trial: DistillTrial) -> None:
     """Also with a config_list that has been JSON."""
-    again = trial.run(trial.first.halfway, config=json.loads(json.dumps(trial.config)))
-    _require_alike(again, trial.first, "a run that went on from the state of another, its config_list from JSON,")
+    again = trial.run(trial.first.course.halfway, config=json.loads(json.dumps(trial.config)))
+    require_alike(again.course, trial.first.course, "a run that went on from the state of another, its config_list from JSON,")
 
 
 def applying_twice_is_applying_once(trial: DistillTrial) -> None:
-    again = trial.run(trial.first.halfway, times=2)
-    _require_alike(again, trial.first, "a run with the distiller applied twice")
-
-
-def _require_alike(found: Run, expected: Run, what: str) -> None:
-    losses = expected.losses[STEPS:]
-    alike = np.allclose(found.losses, losses, rtol=1e-4, atol=1e-6)
-    require(alike, f"{what} has the losses {found.losses}, not {losses}.")
+    again = trial.run(trial.first.course.halfway, times=2)
+    require_alike(again.course, trial.first.course, "a run with the distiller applied twice")
 
 
 def unwrapping_gives_the_student_back(trial: DistillTrial) -> None:

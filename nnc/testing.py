@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nnc.adapter import Adapter, Masks
-from nnc.algorithm import Distiller, Pruner
+from nnc.algorithm import Distiller, Pruner, Quantizer
 from nnc.arrays import to_numpy
 from nnc.columns import channels
 from nnc.distiller_contracts import DISTILLER_CONTRACTS, DistillTrial, Pair
@@ -29,9 +29,10 @@ from nnc.masks import complete, from_kept
 from nnc.measured import MeasuringPruner
 from nnc.promises import State, require, require_equal, same_masks
 from nnc.pruner_contracts import CONFIG, PRUNER_CONTRACTS, Build, Trial
+from nnc.quantizer_contracts import QUANTIZER_CONTRACTS, QuantTrial
 from nnc.registry import adapter_for, registry
 
-__all__ = ["check_adapter", "check_distiller", "check_pruner", "check_rule", "check_same_network"]
+__all__ = ["check_adapter", "check_distiller", "check_pruner", "check_quantizer", "check_rule", "check_same_network"]
 
 
 def check_pruner(pruner: type[Pruner], *, config: list[dict[str, Any]] | None = None, **options: Any) -> None:
@@ -69,6 +70,19 @@ def check_distiller(
         trial = DistillTrial(distiller, pair, [{"algorithm": distiller.name, **(config or {})}], options)
         for contract in DISTILLER_CONTRACTS:
             _run(f"{distiller.__name__} on {framework}", contract, trial)
+
+
+def check_quantizer(quantizer: type[Quantizer], *, config: dict[str, Any] | None = None, **options: Any) -> None:
+    """Run every contract of a quantizer on the example of every installed framework that trains; `options` go to its constructor.
+
+    `config` is what its entry says besides the algorithm. Raises AssertionError where a promise is broken, or where no framework that
+    trains is installed.
+    """
+    require(bool((quantizer.__doc__ or "").strip()), f"{quantizer.__name__}: a docstring says what `nnc algorithms` is to list.")
+    for framework, build in _examples(trained=True):
+        trial = QuantTrial(quantizer, build, registry().trainers[framework], [{"algorithm": quantizer.name, **(config or {})}], options)
+        for contract in QUANTIZER_CONTRACTS:
+            _run(f"{quantizer.__name__} on {framework}", contract, trial)
 
 
 def _example_pairs() -> dict[str, Pair]:
