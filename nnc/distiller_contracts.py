@@ -120,6 +120,8 @@ def an_exception_leaves_the_student_as_it_was(trial: DistillTrial) -> None:
         distiller.compress()
     except Deliberate:
         State.of(student).require_same(before, "an exception in objectives()")
+    else:
+        require(False, "compress() swallows an exception in objectives(), or never calls it.")
 
 
 DISTILLER_CONTRACTS: tuple[Callable[[DistillTrial], None], ...] = (

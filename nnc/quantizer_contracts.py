@@ -116,6 +116,8 @@ def an_exception_leaves_the_model_as_it_was(trial: QuantTrial) -> None:
         quantizer.compress()
     except Deliberate:
         State.of(quantizer.model).require_same(before, "an exception in views()")
+    else:
+        require(False, "compress() swallows an exception in views(), or never calls it.")
 
 
 QUANTIZER_CONTRACTS: tuple[Callable[[QuantTrial], None], ...] = (
